@@ -565,7 +565,7 @@ KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float sca
 
 #define GROUP __kernel __attribute__((reqd_work_group_size(16, 16, 1)))
 #define SLICE TILE_K
-#define LD    TILE_LD(4)            /* of local arrays                                       */
+#define LD    TILE_LD(64)           /* of local arrays                                       */
 #define PANELS (HEAD / BLOCK)       /* groups of 64 columns of a result                      */
 /* The first column of this group's part of a head. */
 #define PART  ((int)get_group_id(1) * HEAD)
@@ -591,8 +591,8 @@ static void slice_by_d(__local float *to, __global const store_t *p, size_t at, 
                        int rows, int d, int D)
 {
     float4 part;
-    tile_fetch_slice(&part, 4, 1, p + at, ld, r, rows, d, D, ALIGNED(D));
-    tile_keep_slice(to, 4, 1, &part);
+    tile_fetch_slice(&part, 64, 1, p + at, ld, r, rows, d, D, ALIGNED(D));
+    tile_keep_slice(to, 64, 1, &part);
 }
 
 /* to[row][d]: columns d .. d + 63 of rows r .. r + 15. */
@@ -600,8 +600,8 @@ static void slice_by_row(__local float *to, __global const store_t *p, size_t at
                          int rows, int d, int D)
 {
     float4 part;
-    tile_fetch_slice(&part, 4, 0, p + at, ld, d, D, r, rows, ALIGNED(D));
-    tile_keep_slice(to, 4, 0, &part);
+    tile_fetch_slice(&part, 64, 0, p + at, ld, d, D, r, rows, ALIGNED(D));
+    tile_keep_slice(to, 64, 0, &part);
 }
 
 /* c = rows of P times rows of Q, both 64 x D. The barrier after each product keeps fast

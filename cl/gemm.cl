@@ -22,16 +22,24 @@
  * launch and no barrier. Between two KC the tile's sums wait in scratch too: C is written
  * once, so it may be 16-bit, and may be the residual.
  *
- * GPU body. A work-group of 16 x 16 owns a TILE_M x TILE_N block of C, each work-item TM x TN
- * of it in groups of 4 columns. Slices of 16 k of A and B go through local memory, the next
- * one being fetched into registers while the present one is used.
+ * GPU body. A work-group of TILE_X x TILE_Y owns a TILE_M x TILE_N block of C, each work-item TM x TN
+ * of it in groups of 4 columns. Slices of TILE_K k of A and B go through local memory, the next
+ * one being fetched into registers while the present one is used. With room for two slices there
+ * the next one is put beside it, and the group meets once a slice instead of twice.
+ *
+ * Whatever the host sets, an element's terms are added one by one in the order of k: how a product is cut
+ * changes no bit of it.
  *
  * The host sets with -D (defaults in brackets); STORE and C_F32 are in
  * gemm_epilogue.clh, ACT in activation.clh, B_STORE in right_factor.clh:
  *   TRANS_A, TRANS_B                                                              [unset]
  *   KC      CPU: k between two visits of a tile                                   [256]
- *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
- *   TM, TN  GPU: rows and columns of C a work-item owns, see tile.clh                  [4] */
+ *   MC      CPU: rows of A kept in cache; the multiple of MR below it is meant    [192]
+ *   KU      CPU: k in a turn of the innermost loop                                  [4]
+ *   PACKED  CPU: factors that are packed: 2, or 1 where A has fp32 rows already     [1]
+ *   MR, NV                       CPU: the register tile, see tile.clh
+ *   TM, TN, TILE_X, TILE_Y, TILE_K   GPU: who owns what of C, see tile.clh
+ *   SLICES  GPU: room in local memory for so many slices, 1 or 2                    [1] */
 #include "common.clh"
 #include "random.clh"
 #include "right_factor.clh"
@@ -45,9 +53,19 @@
 #ifndef MC
 #define MC 192
 #endif
+#ifndef KU
+#define KU 4
+#endif
+#ifndef PACKED
+#define PACKED 1
+#endif
+#ifndef SLICES
+#define SLICES 1
+#endif
 
 #ifdef STYLE_CPU
 
+#define ROWS_KEPT (MC / MR * MR)
 /* Row distance of packed A: not a power of two, so that rows fall into different sets. */
 #define LDP (KC + VW)
 
@@ -115,7 +133,7 @@ static void pack_b(__global float *d, right_factor b, int k, int depth, int n, i
 #endif
 }
 
-#if STORE != 0 || defined(TRANS_A)
+#if STORE != 0 || defined(TRANS_A) || PACKED == 2
 #define PACK_A
 /* Rows [m, m + rows) of columns [k, k + depth) of op(A), as fp32 rows LDP apart. */
 static void pack_a(__global float *d, __global const store_t *A, int lda, int m, int rows, int k,
@@ -151,16 +169,16 @@ static void tile(floatV c[MR][NV], __global const float *a, size_t lda, int rows
             c[i][v] = first ? (floatV)0.0f : vloadV(0, sums + i * NR + v * VW);
     }
     int k = 0;
-    for (; k + 4 <= depth; k += 4, b += 4 * NR)
+    for (; k + KU <= depth; k += KU, b += KU * NR)
 #pragma unroll
-        for (int u = 0; u < 4; u++)
+        for (int u = 0; u < KU; u++)
             TILE_PRODUCT(LEFT, k + u, b + u * NR)
     for (; k < depth; k++, b += NR)
         TILE_PRODUCT(LEFT, k, b)
 }
 
 /* scratch, for each work-item: panels_each * KC * NR of packed B, then (where A is packed)
- * MC * LDP of A and (where K > KC) rows_each * panels_each * NR of sums; `item_floats` in all.
+ * ROWS_KEPT * LDP of A and (where K > KC) rows_each * panels_each * NR of sums; `item_floats` in all.
  * Blocks of C are numbered group of panels first, then row block, then batch; a work-item
  * takes every get_global_size(0)-th. rows_each is a multiple of MR. */
 KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
@@ -176,7 +194,7 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
     __global float *rest = packed_b + (size_t)panels_each * KC * NR;
 #ifdef PACK_A
     __global float *packed_a = rest;
-    rest += MC * LDP;
+    rest += ROWS_KEPT * LDP;
 #endif
 
     for (int block = get_global_id(0); block < blocks; block += get_global_size(0)) {
@@ -191,8 +209,8 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
             const int depth = min(KC, K - k), last = k + KC >= K;
             for (int n = n0, p = 0; n < n1; n += NR, p++)
                 pack_b(packed_b + (size_t)p * KC * NR, b, k, depth, n, N);
-            for (int mc = m0; mc < m1; mc += MC) {
-                const int mc1 = min(m1, mc + MC);
+            for (int mc = m0; mc < m1; mc += ROWS_KEPT) {
+                const int mc1 = min(m1, mc + ROWS_KEPT);
 #ifdef PACK_A
                 pack_a(packed_a, a, lda, mc, mc1 - mc, k, depth);
 #endif
@@ -268,7 +286,7 @@ static float4 fetch_right(right_factor b, int row, int column, int count, int al
 #define FROM_RIGHT(row, column, count) fetch_right(right, row, column, count, b_aligned)
 
 /* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
-__kernel __attribute__((reqd_work_group_size(16, 16, 1)))
+__kernel __attribute__((reqd_work_group_size(TILE_X, TILE_Y, 1)))
 void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
               __global const right_t *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
               __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
@@ -276,8 +294,8 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
               __global const uint *random, uint stream, uint limit, float factor,
               ulong sequence)
 {
-    __local float as[TILE_K * TILE_LD(TM)] __attribute__((aligned(16)));
-    __local float bs[TILE_K * TILE_LD(TN)] __attribute__((aligned(16)));
+    __local float as[SLICES * TILE_K * TILE_LD(TILE_M)] __attribute__((aligned(16)));
+    __local float bs[SLICES * TILE_K * TILE_LD(TILE_N)] __attribute__((aligned(16)));
     const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int x = get_local_id(0), y = get_local_id(1), which = get_group_id(2);
     const int m0 = get_group_id(1) * TILE_M, n0 = get_group_id(0) * TILE_N;
@@ -287,32 +305,41 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
     A += which * stride_a;
     const right_factor right = right_factor_at(B + which * stride_b, ldb, scales_at, each, first);
 
-    float4 c[TM][TN / 4], next_a[TM / 4], next_b[TN / 4];
+    float4 c[TM][TN / 4], next_a[TILE_FETCHES(TILE_M)], next_b[TILE_FETCHES(TILE_N)];
 #pragma unroll
     for (int i = 0; i < TM; i++)
 #pragma unroll
         for (int h = 0; h < TN / 4; h++)
             c[i][h] = 0.0f;
 
-    tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
-    TILE_FETCH_SLICE(next_b, TN, B_BY_K, FROM_RIGHT, n0, N, 0, K)
-    for (int k = 0; k < K; k += TILE_K) {
-        tile_keep_slice(as, TM, A_BY_K, next_a);
-        tile_keep_slice(bs, TN, B_BY_K, next_b);
-        barrier(CLK_LOCAL_MEM_FENCE);
+    tile_fetch_slice(next_a, TILE_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
+    TILE_FETCH_SLICE(next_b, TILE_N, B_BY_K, FROM_RIGHT, n0, N, 0, K)
+    tile_keep_slice(as, TILE_M, A_BY_K, next_a);
+    tile_keep_slice(bs, TILE_N, B_BY_K, next_b);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    /* The present slice and the next one: 0 and 0, or 0 and 1 in turns. */
+    for (int k = 0, now = 0; k < K; k += TILE_K, now = SLICES - 1 - now) {
+        const int next = SLICES - 1 - now;
         if (k + TILE_K < K) {
-            tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
-            TILE_FETCH_SLICE(next_b, TN, B_BY_K, FROM_RIGHT, n0, N, k + TILE_K, K)
+            tile_fetch_slice(next_a, TILE_M, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
+            TILE_FETCH_SLICE(next_b, TILE_N, B_BY_K, FROM_RIGHT, n0, N, k + TILE_K, K)
         }
-        TILE_PRODUCT(C_AT, as, bs, "unroll")
+        TILE_PRODUCT(C_AT, as + now * (TILE_K * TILE_LD(TILE_M)), bs + now * (TILE_K * TILE_LD(TILE_N)), "unroll")
+#if SLICES == 1
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
+#endif
+        if (k + TILE_K < K) {
+            tile_keep_slice(as + next * (TILE_K * TILE_LD(TILE_M)), TILE_M, A_BY_K, next_a);
+            tile_keep_slice(bs + next * (TILE_K * TILE_LD(TILE_N)), TILE_N, B_BY_K, next_b);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
 
 #pragma unroll
     for (int i = 0; i < TM; i++)
 #pragma unroll
         for (int h = 0; h < TN / 4; h++) {
-            const int row = m0 + i / 4 * 64 + y * 4 + i % 4, column = n0 + h * 64 + x * 4;
+            const int row = m0 + i / 4 * (4 * TILE_Y) + y * 4 + i % 4, column = n0 + h * (4 * TILE_X) + x * 4;
             const int count = min(4, N - column), wide = count == 4 && c_aligned;
             if (row >= M || count <= 0)
                 continue;

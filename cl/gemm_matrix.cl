@@ -12,33 +12,54 @@
  *
  *   a = a0 + a1   b = b0 + b1         a b = a0 b1 + a1 b0 + a0 b0    (+ a1 b1, left out)
  *
- * They are split on their way into local memory, which has a slice of each; memory beyond is read as often as for
+ * They are split on their way into local memory, which has slices of each; memory beyond is read as often as for
  * fp32. Infinity, and what bf16 would round to it, become not a number. The method is that of Henry, Tang and
  * Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations" (2019).
  *
- * A work-group is four waves, 2 x 2 of them, and owns a BLOCK x BLOCK block of C, a wave MMA_TILES x
- * MMA_TILES tiles of 16 x 16. Slices of some k of A and B go through local memory, k together
- * whatever the transposes, the next one being fetched into registers while the present one is used:
+ * A work-group is WAVES_M x WAVES_N waves, and owns a BLOCK_M x BLOCK_N block of C, a wave MMA_M x MMA_N
+ * tiles of 16 x 16. Slices of some k of A and B go through local memory, k together whatever the transposes,
+ * the next one being fetched into registers while the present one is used:
  *
- *       SLICE k                wave 0 | wave 1        a wave, for each 16 k: loads MMA_TILES pieces of A and
- *   A  [ rows ]   B [ columns ]  -----+-----          MMA_TILES of B, and multiplies each by each
+ *       SLICE k                wave 0 | wave 1        a wave, for each 16 k: loads MMA_M pieces of A and
+ *   A  [ rows ]   B [ columns ]  -----+-----          MMA_N of B, and multiplies each by each
  *                              wave 2 | wave 3
  *
- * On the way out a wave's tiles pass through local memory, a row of tiles at a time, so that the epilogue
- * sees neighbouring columns.
+ * With room there for two slices the next one is put beside the present one, and the group meets once a slice
+ * instead of twice. On the way out a wave's tiles pass through local memory, a row of tiles at a time, so that
+ * the epilogue sees neighbouring columns.
+ *
+ * Whatever the host sets, a tile's products are added in the order of k: how a product is cut changes no bit.
  *
  * The host sets with -D: STORE, TRANS_A, TRANS_B, C_F32, ACT, DROP as for gemm.cl;
- *   MMA_TILES   4, or 2 for small products                                                [4]
+ *   MMA_M, MMA_N      4, or 2 for small products; powers of two                           [4]
+ *   WAVES_M, WAVES_N  powers of two                                                       [2]
+ *   SLICE             a multiple of 16; an item fetches 8 elements of a factor, or 16 n  [32]
+ *   SLICES            room in local memory for so many, 1 or 2                            [1]
  *   MMA_UNIT, MMA_SOFTWARE   see mma.clh
- *   BF16X3      as said above, with C_F32                                               */
+ *   BF16X3            as said above, with C_F32                                                 */
 #include "common.clh"
 #include "random.clh"
 #include "activation.clh"
 #include "gemm_epilogue.clh"
 #include "mma.clh"
 
-#ifndef MMA_TILES
-#define MMA_TILES 4
+#ifndef MMA_M
+#define MMA_M 4
+#endif
+#ifndef MMA_N
+#define MMA_N 4
+#endif
+#ifndef WAVES_M
+#define WAVES_M 2
+#endif
+#ifndef WAVES_N
+#define WAVES_N 2
+#endif
+#ifndef SLICE
+#define SLICE 32
+#endif
+#ifndef SLICES
+#define SLICES 1
 #endif
 
 /* out[0], out[1]: the unit this device's compiler reaches, and its lanes; 0: none. */
@@ -54,23 +75,23 @@ __kernel void matrix_unit(__global int *out)
 
 #if MMA_UNIT != MMA_NONE && (STORE == 1 || (STORE == 2 && !defined(BF16X3)))
 
-#define ITEMS (4 * MMA_LANES)
-#define BLOCK (32 * MMA_TILES)
+#define WAVES (WAVES_M * WAVES_N)
+#define ITEMS (WAVES * MMA_LANES)
+#define BLOCK_M (16 * WAVES_M * MMA_M)
+#define BLOCK_N (16 * WAVES_N * MMA_N)
 #define LD MMA_LD(SLICE)
-/* Parts of a factor's slices; where a work-group has items enough for it, slices of two are half as long. */
+/* Parts of a number, each with slices of its own. */
 #ifdef BF16X3
 #define PARTS 2
-#define SLICE (MMA_LANES > 32 ? 128 / MMA_TILES : 64 / MMA_TILES)
 typedef float ab_t;
 typedef float8 part_t;
 #else
 #define PARTS 1
-#define SLICE (128 / MMA_TILES)
 typedef ushort ab_t;
 typedef ushort8 part_t;
 #endif
 /* fp32 rows of a wave's results, as wide as its tiles. */
-#define OUT_LD (16 * MMA_TILES + 4)
+#define OUT_LD (16 * MMA_N + 4)
 
 /* Eight neighbours from p[i], of which those at or past `count` are 0; wide loads want alignment. */
 static part_t fetch8(__global const ab_t *p, size_t i, int count, int aligned)
@@ -102,38 +123,38 @@ static ushort8 rest8(float8 x)
 #define HIGH(x) (x)
 #endif
 
-/* A slice [k, k + SLICE) of BLOCK rows of a factor in registers: FETCHES times eight elements of an item.
+/* A slice [k, k + SLICE) of `block` rows of a factor in registers: FETCHES times eight elements of an item.
  * by_k: along k, SLICE / 8 items a row. Else along the rows, in pairs of neighbouring k. */
-#define FETCHES (BLOCK * SLICE / 8 / ITEMS)
-#define FETCH_SLICE(part, by_k, p, ld, row, rows, k, K, aligned)                           \
+#define FETCHES(block) ((block) * SLICE / 8 / ITEMS)
+#define FETCH_SLICE(part, block, by_k, p, ld, row, rows, k, K, aligned)                    \
     MMA_UNROLL                                                                             \
-    for (int f_ = 0; f_ < FETCHES; f_++) {                                                 \
+    for (int f_ = 0; f_ < FETCHES(block); f_++) {                                                 \
         if (by_k) {                                                                        \
             const int i_ = item + f_ * ITEMS, r_ = (row) + i_ / (SLICE / 8), k_ = (k) + i_ % (SLICE / 8) * 8;  \
             part[f_] = r_ < (rows) ? fetch8(p, (size_t)r_ * (ld) + k_, (K) - k_, aligned)  \
-                                   : (part_t)(ab_t)0;                                      \
+                                   : (part_t)(ab_t)0;                                     \
         } else {                                                                           \
-            const int i_ = item + f_ / 2 * ITEMS, r_ = (row) + i_ % (BLOCK / 8) * 8;       \
-            const int k_ = (k) + i_ / (BLOCK / 8) * 2 + f_ % 2;                            \
+            const int i_ = item + f_ / 2 * ITEMS, r_ = (row) + i_ % ((block) / 8) * 8;     \
+            const int k_ = (k) + i_ / ((block) / 8) * 2 + f_ % 2;                          \
             part[f_] = k_ < (K) ? fetch8(p, (size_t)k_ * (ld) + r_, (rows) - r_, aligned)  \
-                                : (part_t)(ab_t)0;                                         \
+                                : (part_t)(ab_t)0;                                        \
         }                                                                                  \
     }
 
 /* Puts HIGH or LOW of it into local memory, rows LD apart, k together. */
-#define KEEP_SLICE(to, by_k, part, OF)                                                     \
+#define KEEP_PART(to, block, by_k, part, OF)                                               \
     if (by_k) {                                                                            \
         MMA_UNROLL                                                                         \
-        for (int f_ = 0; f_ < FETCHES; f_++) {                                             \
+        for (int f_ = 0; f_ < FETCHES(block); f_++) {                                      \
             const int i_ = item + f_ * ITEMS;                                              \
             *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = OF(part[f_]);          \
         }                                                                                  \
     } else {                                                                               \
         MMA_UNROLL                                                                         \
-        for (int f_ = 0; f_ < FETCHES; f_ += 2) {                                          \
+        for (int f_ = 0; f_ < FETCHES(block); f_ += 2) {                                   \
             const int i_ = item + f_ / 2 * ITEMS;                                          \
-            __local uint *d_ = (__local uint *)((to) + i_ % (BLOCK / 8) * 8 * LD           \
-                                                + i_ / (BLOCK / 8) * 2);                   \
+            __local uint *d_ = (__local uint *)((to) + i_ % ((block) / 8) * 8 * LD         \
+                                                + i_ / ((block) / 8) * 2);                 \
             const uint8 pair_ = convert_uint8(OF(part[f_])) | convert_uint8(OF(part[f_ + 1])) << 16;           \
             d_[0] = pair_.s0;                                                              \
             d_[LD / 2] = pair_.s1;                                                         \
@@ -158,24 +179,31 @@ static ushort8 rest8(float8 x)
 #endif
 
 /* Local memory in units of 16 bytes: slices of both factors, or the waves' results, whichever is more. */
-#define SLICES_ROOM (2 * PARTS * BLOCK * LD / 8)
-#define OUT_ROOM (4 * 16 * OUT_LD / 4)
+#define SLICES_ROOM (PARTS * SLICES * (BLOCK_M + BLOCK_N) * LD / 8)
+#define OUT_ROOM (WAVES * 16 * OUT_LD / 4)
 #define ROOM (SLICES_ROOM > OUT_ROOM ? SLICES_ROOM : OUT_ROOM)
 
-/* From a part's slice to that of what it left over. */
-#define REST (2 * BLOCK * LD)
+/* From where a factor is kept to where what it left over is. */
+#define REST (SLICES * (BLOCK_M + BLOCK_N) * LD)
+#ifdef BF16X3
+#define KEEP_SLICE(to, block, by_k, part)                                                  \
+    KEEP_PART(to, block, by_k, part, HIGH)                                                 \
+    KEEP_PART((to) + REST, block, by_k, part, LOW)
+#else
+#define KEEP_SLICE(to, block, by_k, part) KEEP_PART(to, block, by_k, part, HIGH)
+#endif
 
 /* A wave's pieces of B for 16 k, and what its pieces of A add to C by them. */
 #define LOAD_B(from)                                                                       \
     MMA_UNROLL                                                                             \
-    for (int j = 0; j < MMA_TILES; j++)                                                    \
+    for (int j = 0; j < MMA_N; j++)                                                        \
         b[j] = coop_mat_load_b((from) + j * 16 * LD, LD, lane);
 #define ADD_PRODUCTS(from)                                                                 \
     MMA_UNROLL                                                                             \
-    for (int i = 0; i < MMA_TILES; i++) {                                                  \
+    for (int i = 0; i < MMA_M; i++) {                                                      \
         const coop_mat_ab a = coop_mat_load_a((from) + i * 16 * LD, LD, lane);             \
         MMA_UNROLL                                                                         \
-        for (int j = 0; j < MMA_TILES; j++)                                                \
+        for (int j = 0; j < MMA_N; j++)                                                    \
             c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);                                   \
     }
 
@@ -189,45 +217,45 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
 {
     __local uint4 room[ROOM];
 #ifdef MMA_SOFTWARE
-    __local float mma_scratch_of_all[4 * MMA_SCRATCH];
+    __local float mma_scratch_of_all[WAVES * MMA_SCRATCH];
     __local float *mma_scratch = mma_scratch_of_all + get_local_id(0) / MMA_LANES * MMA_SCRATCH;
 #endif
     const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES, which = get_group_id(2);
-    const int m0 = get_group_id(1) * BLOCK, n0 = get_group_id(0) * BLOCK;
+    const int m0 = get_group_id(1) * BLOCK_M, n0 = get_group_id(0) * BLOCK_N;
     const size_t c_start = which * stride_c;
     const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
-    __local ushort *as = (__local ushort *)room, *bs = as + BLOCK * LD;
-    __local const ushort *my_a = as + wave / 2 * 16 * MMA_TILES * LD, *my_b = bs + wave % 2 * 16 * MMA_TILES * LD;
+    __local ushort *as = (__local ushort *)room, *bs = as + BLOCK_M * LD;
+    const int my_row = wave / WAVES_N * 16 * MMA_M, my_column = wave % WAVES_N * 16 * MMA_N;
     A += which * stride_a;
     B += which * stride_b;
 
-    coop_mat_c c[MMA_TILES][MMA_TILES];
-    part_t next_a[FETCHES], next_b[FETCHES];
+    coop_mat_c c[MMA_M][MMA_N];
+    part_t next_a[FETCHES(BLOCK_M)], next_b[FETCHES(BLOCK_N)];
     MMA_UNROLL
-    for (int i = 0; i < MMA_TILES; i++)
+    for (int i = 0; i < MMA_M; i++)
         MMA_UNROLL
-        for (int j = 0; j < MMA_TILES; j++)
+        for (int j = 0; j < MMA_N; j++)
             c[i][j] = coop_mat_zero();
 
-    FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
-    FETCH_SLICE(next_b, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
-    for (int k = 0; k < K; k += SLICE) {
-        KEEP_SLICE(as, A_BY_K, next_a, HIGH)
-        KEEP_SLICE(bs, B_BY_K, next_b, HIGH)
-#ifdef BF16X3
-        KEEP_SLICE(as + REST, A_BY_K, next_a, LOW)
-        KEEP_SLICE(bs + REST, B_BY_K, next_b, LOW)
-#endif
-        barrier(CLK_LOCAL_MEM_FENCE);
+    FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
+    FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
+    KEEP_SLICE(as, BLOCK_M, A_BY_K, next_a)
+    KEEP_SLICE(bs, BLOCK_N, B_BY_K, next_b)
+    barrier(CLK_LOCAL_MEM_FENCE);
+    /* The present slice and the next one: 0 and 0, or 0 and 1 in turns. */
+    for (int k = 0, now = 0; k < K; k += SLICE, now = SLICES - 1 - now) {
+        __local const ushort *my_a = as + now * (BLOCK_M + BLOCK_N) * LD + my_row * LD;
+        __local const ushort *my_b = bs + now * (BLOCK_M + BLOCK_N) * LD + my_column * LD;
+        const int next = (SLICES - 1 - now) * (BLOCK_M + BLOCK_N) * LD;
         if (k + SLICE < K) {
-            FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
-            FETCH_SLICE(next_b, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
+            FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
+            FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
         }
         MMA_UNROLL
         for (int h = 0; h < SLICE; h += 16) {
-            coop_mat_ab b[MMA_TILES];
+            coop_mat_ab b[MMA_N];
 #ifdef BF16X3
             LOAD_B(my_b + REST + h)
             ADD_PRODUCTS(my_a + h)
@@ -238,21 +266,28 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
 #endif
             ADD_PRODUCTS(my_a + h)
         }
+#if SLICES == 1
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
+#endif
+        if (k + SLICE < K) {
+            KEEP_SLICE(as + next, BLOCK_M, A_BY_K, next_a)
+            KEEP_SLICE(bs + next, BLOCK_N, B_BY_K, next_b)
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
 
     __local float *out = (__local float *)room + wave * 16 * OUT_LD;
-    const int row0 = m0 + wave / 2 * 16 * MMA_TILES, column0 = n0 + wave % 2 * 16 * MMA_TILES;
+    const int row0 = m0 + my_row, column0 = n0 + my_column;
     MMA_UNROLL
-    for (int i = 0; i < MMA_TILES; i++) {
+    for (int i = 0; i < MMA_M; i++) {
         MMA_UNROLL
-        for (int j = 0; j < MMA_TILES; j++)
+        for (int j = 0; j < MMA_N; j++)
             coop_mat_store(c[i][j], out + j * 16, OUT_LD, lane);
         barrier(CLK_LOCAL_MEM_FENCE);
         /* One copy of the epilogue, not one a turn. */
 #pragma nounroll
-        for (int x = lane; x < 16 * 4 * MMA_TILES; x += MMA_LANES) {
-            const int y = x / (4 * MMA_TILES), row = row0 + i * 16 + y, column = column0 + x % (4 * MMA_TILES) * 4;
+        for (int x = lane; x < 16 * 4 * MMA_N; x += MMA_LANES) {
+            const int y = x / (4 * MMA_N), row = row0 + i * 16 + y, column = column0 + x % (4 * MMA_N) * 4;
             const int count = min(4, N - column), wide = count == 4 && c_aligned;
             if (row >= M || count <= 0)
                 continue;

@@ -10,6 +10,7 @@
 #include "host/gemm/gemm.h"
 #include "host/gemm/gemm_pool.h"
 #include "host/gemm/gemm_tiles.h"
+#include "host/gemm/gemm_variant.h"
 #include "host/tensor/q8.h"
 
 /* How an engine multiplies tiles (gemm_tiles.h). */
@@ -32,9 +33,12 @@ typedef struct gemm_engine {
     void (*release)(void *state); /* what it keeps in a context; takes NULL; optional */
     const char *(*missing)(void); /* what is not installed and what to do, or NULL; optional */
     const gemm_tile_functions *tiles; /* NULL: it multiplies none */
+    /* Its kernel for this device, if it can be built in several ways; NULL: there is none. Optional. */
+    const gemm_tunable *(*tunable)(gemm_context *c);
 } gemm_engine;
 
 extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_matrix, gemm_bf16x3, gemm_tiled, gemm_clblast;
+extern const gemm_tunable gemm_tiled_cpu, gemm_tiled_gpu, gemm_matrix_tunable;
 
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
@@ -44,6 +48,14 @@ const gemm_engine *gemm_engine_named(const char *name);
 /* Where gemm_tiles.c keeps what it has made for this context. */
 gemm_tiles **gemm_tiles_list(gemm_context *c);
 void gemm_tiles_release(gemm_tiles *t);         /* and all behind it; takes NULL */
+
+/* Where gemm_tuning.c keeps what is tuned on this device, NULL at first. */
+gemm_tuning **gemm_tuning_slot(gemm_context *c);
+/* The product that is measured for g: of its kind, dense where it is smaller. */
+gemm_desc gemm_shrink(const gemm_context *c, const gemm_desc *g);
+/* Measures anew which engine is the fastest at g, complete and plain, with each kind of epilogue for which one had
+ * been chosen. */
+gt_status gemm_choose_anew(gemm_context *c, const gemm_desc *plain);
 
 /* The threads of a CPU device for what is cut into pieces, shared by all who cut; NULL: no memory. */
 gemm_pool *gemm_pool_of(gemm_context *c);
@@ -87,7 +99,7 @@ gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, de
 #define GEMM_B_Q8 "-DB_STORE=3"
 #define GEMM_C_F32 "-DC_F32"
 #define GEMM_DROP "-DDROP"
-enum { GEMM_OPTIONS = 128 }; /* characters */
+enum { GEMM_OPTIONS = 224 }; /* characters */
 void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more);
 
 /* The arguments M to `add` that the kernels of a whole product take, in their order (cl/gemm.cl, cl/gemv.cl). */

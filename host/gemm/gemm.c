@@ -3,7 +3,7 @@
  *
  * A choice is made per class: sizes, types, transposes, batch, kind of epilogue. Which engine is
  * the fastest does not change any more beyond some size, so a large product belongs to the class
- * of a smaller one of its kind that takes about a hundredth of a second (shrink()): measuring a
+ * of a smaller one of its kind that takes about a hundredth of a second (gemm_shrink()): measuring a
  * product of seconds would take a minute. The first product of a class is run on scratch memory
  * by every engine that can, and the fastest is kept in the cache folder, one line a class:
  *
@@ -86,6 +86,7 @@ struct gemm_context {
     void *states[ENGINES];          /* of the engines that keep something, NULL at first */
     gemm_tiles *tiles;
     gemm_pool *pool;                /* NULL until somebody cuts something into pieces     */
+    gemm_tuning *tuning;            /* NULL until a kernel that can be tuned is asked for */
 };
 
 /* ---- descriptions --------------------------------------------------------------------- */
@@ -260,7 +261,7 @@ static double flops_of(const gemm_desc *g)
 
 /* The largest product of g's kind that is measured for it: batches and sides are halved, the longest
  * first, until it has a thousand million operations a core, or two a unit of a GPU. */
-static gemm_desc shrink(const gemm_context *c, const gemm_desc *g)
+gemm_desc gemm_shrink(const gemm_context *c, const gemm_desc *g)
 {
     const dev_info *info = dev_info_of(c->device);
     const double most = (info->kind == DEV_CPU ? 1e9 : 2e9) * (info->compute_units > 0 ? info->compute_units : 1);
@@ -705,7 +706,7 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
         return GT_OK;
 
     /* A run that began with an older version may know the exact product. */
-    const gemm_desc smaller = shrink(c, g);
+    const gemm_desc smaller = gemm_shrink(c, g);
     char class_name[CLASS_CHARS];
     class_of(class_name, g);
     const choice *known = choice_find(c, class_name);
@@ -732,6 +733,33 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
         cache_write(c);
     if (!st && !(*out)->can(c, g))              /* what it could do was the smaller product */
         *out = usual;
+    return st;
+}
+
+static void choice_drop(gemm_context *c, const gemm_desc *g)
+{
+    char class_name[CLASS_CHARS];
+    class_of(class_name, g);
+    for (int i = 0; i < c->choice_count; i++)
+        if (!strcmp(c->choices[i].class_name, class_name))
+            c->choices[i--] = c->choices[--c->choice_count];
+}
+
+gt_status gemm_choose_anew(gemm_context *c, const gemm_desc *plain)
+{
+    gt_status st = GT_OK;
+    for (int kind = 0; !st && kind < 3; kind++) {
+        const int before = c->choice_count;
+        const gemm_engine *e;
+        gemm_desc g = *plain;
+        g.bias = kind == 1;
+        g.act = kind == 2 ? ACT_GELU_TANH : ACT_NONE;
+        const gemm_desc smaller = gemm_shrink(c, &g);
+        choice_drop(c, &g);
+        choice_drop(c, &smaller);
+        if (c->choice_count < before)
+            st = choose(c, &g, &e);
+    }
     return st;
 }
 
@@ -801,6 +829,7 @@ void gemm_context_release(gemm_context *c)
             table[i].engine->release(c->states[i]);
     gemm_tiles_release(c->tiles);
     gemm_pool_release(c->pool);
+    gemm_tuning_release(c->tuning);
     free(c->choices);
     free(c->cache_path);
     free(c);
@@ -823,6 +852,11 @@ void **gemm_engine_state(gemm_context *c, const gemm_engine *e)
 gemm_tiles **gemm_tiles_list(gemm_context *c)
 {
     return &c->tiles;
+}
+
+gemm_tuning **gemm_tuning_slot(gemm_context *c)
+{
+    return &c->tuning;
 }
 
 gemm_pool *gemm_pool_of(gemm_context *c)

@@ -21,7 +21,11 @@
  * decides by hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
  * products and those for gemv are not measured: they take the device's usual engine, the first that can.
  *
- * Sums are fp32 whatever the storage; results are bit-identical from run to run.
+ * The kernels of `tiled` and `matrix` can be built in several ways. What ships is used until gemm_tune() has found
+ * a faster one for a class, which is kept in the cache folder "tuning".
+ *
+ * Sums are fp32 whatever the storage; results are bit-identical from run to run, and the same in every way in
+ * which an engine's kernel can be built.
  * Errors   GT_MISUSE a description that makes no sense · GT_UNSUPPORTED the engine asked
  *          for cannot do it · GT_BUILD, GT_DEVICE, GT_NO_MEMORY as in device.h
  * Threads  a context belongs to its device: one thread at a time.                       */
@@ -135,6 +139,41 @@ char *gemm_engine_names(char *out, size_t size, const char *between);
 
 /* Those that multiply matrices of this storage type on the context's device, of one row or of many. Returns out. */
 char *gemm_engines_for(gemm_context *c, dtype storage, char *out, size_t size, const char *between);
+
+/* ---- tuning ------------------------------------------------------------------------- */
+
+enum { GEMM_VARIANT_CHARS = 96 };
+typedef struct gemm_tune_limits {
+    double seconds;                 /* after so many no further variant is begun           */
+    int variants;                   /* so many are built, beside what is used without tuning */
+} gemm_tune_limits;
+
+/* A variant that was tried. */
+typedef struct gemm_trial {
+    const char *variant;            /* "rows:6,vectors:4,..."                               */
+    double seconds;                 /* of its fastest run; 0: it does not count, and        */
+    const char *why;                /* this is why: it cannot be built, or is wrong         */
+} gemm_trial;
+
+typedef struct gemm_tune_result {
+    const char *engine;             /* NULL: this product has no kernel that can be tuned   */
+    int M, N, K;                    /* of what was measured: g's own sizes, or smaller      */
+    char usual[GEMM_VARIANT_CHARS]; /* what ships for it                                    */
+    char variant[GEMM_VARIANT_CHARS];   /* the fastest; the usual one, if none is faster by 3 % */
+    double usual_s, variant_s;      /* of one product, both run in turns                    */
+    int tried, skipped;             /* the latter of the former did not count               */
+} gemm_tune_result;
+
+/* Looks for the fastest way to build the kernel by which `engine` (NULL: the first that can) multiplies g: first
+ * combinations from all over what is legal on the device, then neighbours of the best. Each one's product of
+ * random matrices has to equal, bit for bit, that of what ships, which is held to the host's own on sampled
+ * elements. The result is used at once and kept for later runs, and the choice between engines is made again
+ * where there was one. `each`, which may be NULL, is given every trial.
+ * GT_MISUSE for an engine that is not known · GT_NUMERIC if what ships is wrong · GT_INTERRUPTED */
+gt_status gemm_tune(gemm_context *c, const gemm_desc *g, const char *engine, const gemm_tune_limits *limits,
+                    void (*each)(void *context, const gemm_trial *trial), void *context, gemm_tune_result *out);
+/* The file in which this device's tunings are kept; NULL: they are not kept. The context's. */
+const char *gemm_tuning_file(gemm_context *c);
 
 /* ---- measurements ------------------------------------------------------------------- */
 

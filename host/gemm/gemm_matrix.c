@@ -46,18 +46,18 @@ typedef struct state {
 
 #define TRANS_A "-DTRANS_A"
 #define TRANS_B "-DTRANS_B"
-#define TILES_4 "-DMMA_TILES=4"
-#define TILES_2 "-DMMA_TILES=2"
+#define TILES_2 "-DMMA_M=2 -DMMA_N=2 -DSLICE=64"
 #define BF16X3 "-DBF16X3"
 static const dev_variant variants[] = {
-    { TILES_4, DEV_FOR_ALL | DEV_16BIT_ONLY },
-    { GEMM_DROP " " TRANS_A " " TILES_4, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_A " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
-    { TRANS_B " " TILES_4, DEV_16BIT_ONLY },
+    { "", DEV_FOR_ALL | DEV_16BIT_ONLY },
+    { GEMM_DROP " " TRANS_A, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " " TRANS_B, DEV_16BIT_ONLY },
+    { TRANS_B, DEV_16BIT_ONLY },
+    { TRANS_B " -DSLICES=2", DEV_16BIT_ONLY },
     { GEMM_DROP " " TRANS_B " " TILES_2, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_B " " TILES_4 " " BF16X3, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_A " " TILES_2 " " BF16X3, DEV_16BIT_ONLY },
-#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_B " -DSLICE=16 " BF16X3, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " -DMMA_M=2 -DMMA_N=2 " BF16X3, DEV_16BIT_ONLY },
+#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B, DEV_16BIT_ONLY },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
         { 0 },
@@ -71,45 +71,86 @@ static int ceil_div(int a, int b)
 
 /* ---- launching ------------------------------------------------------------------------------- */
 
-/* 128 x 128 blocks reuse most; smaller ones keep all units busy when there are few. */
-static int tiles_for(gemm_context *c, const gemm_desc *g)
+enum { WAVES_M, WAVES_N, TILES_M, TILES_N, DEPTH, SLICES, KNOBS };
+static const gemm_knob knobs[KNOBS] = {
+    [WAVES_M] = { "waves_m", "WAVES_M", 2, { 1, 2, 4 }, 0x2 },
+    [WAVES_N] = { "waves_n", "WAVES_N", 2, { 1, 2, 4 }, 0x6 },
+    [TILES_M] = { "tiles_m", "MMA_M", 4, { 1, 2, 4, 8 }, 0x6 },
+    [TILES_N] = { "tiles_n", "MMA_N", 4, { 1, 2, 4, 8 }, 0x6 },
+    [DEPTH] = { "k", "SLICE", 32, { 16, 32, 64, 128 }, 0x6 },
+    [SLICES] = { "slices", "SLICES", 1, { 1, 2 }, 0x3 },
+};
+
+/* 128 x 128 blocks reuse most; smaller ones keep all units busy when there are few. No GPU has been measured that
+ * would tell more. */
+static void usual(gemm_context *c, const gemm_desc *g, gemm_variant *out)
 {
+    static const gemm_variant large = { { 2, 2, 4, 4, 32, 1 } }, small = { { 2, 2, 2, 2, 64, 1 } };
     const int busy = dev_info_of(gemm_device(c))->compute_units;
     const double blocks = (double)ceil_div(g->M, 128) * ceil_div(g->N, 128) * g->batch;
-    return blocks >= 2.0 * busy ? 4 : 2;
+    *out = blocks >= 2.0 * busy ? large : small;
 }
 
-static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc *g, int tiles)
+/* The same; where numbers are of two parts, and a work-group has few items, slices are half as long. */
+static void what_ships(gemm_context *c, const state *s, const gemm_desc *g, gemm_variant *out)
 {
-    char more[112], software[48] = "";
+    usual(c, g, out);
+    if (g->a_type == DTYPE_F32 && units[s->unit].lanes <= 32)
+        out->value[DEPTH] /= 2;
+}
+
+/* Whole fetches of 8 elements an item, in pairs where k runs across the rows. Registers of a lane: its part of the
+ * sums, of a column and one piece of the other factor, what it fetches, and two dozen for everything else. */
+static int fits(const dev_info *info, int lanes, const gemm_variant *v)
+{
+    const int waves = v->value[WAVES_M] * v->value[WAVES_N], items = waves * lanes;
+    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
+    const int k = v->value[DEPTH];
+    const int sums = v->value[TILES_M] * v->value[TILES_N] * 256 / lanes;
+    const int pieces = (v->value[TILES_N] + 1) * 256 / lanes / 2, fetched = (m + n) * k / items / 2;
+    const uint64_t slices = (uint64_t)v->value[SLICES] * (uint64_t)(m + n) * (uint64_t)(k + 8) * sizeof(uint16_t);
+    const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(16 * v->value[TILES_N] + 4) * sizeof(float);
+    return (size_t)items <= info->max_group && m * k % (16 * items) == 0 && n * k % (16 * items) == 0
+           && (slices > out ? slices : out) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
+}
+
+static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc *g, const gemm_variant *v)
+{
+    char more[GEMM_VARIANT_OPTIONS + 80], own[GEMM_VARIANT_OPTIONS], software[48] = "";
+    if (s->software)
+        snprintf(software, sizeof software, "-DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
+    const char *const words[] = { g->trans_a ? TRANS_A : "", g->trans_b ? TRANS_B : "",
+                                  gemm_variant_options(own, &gemm_matrix_tunable, v),
+                                  g->a_type == DTYPE_F32 ? BF16X3 : "", software };
+    size_t at = 0;
+    more[0] = '\0';
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (*words[i])
+            at += (size_t)snprintf(more + at, sizeof more - at, "%s%s", at ? " " : "", words[i]);
     gemm_desc parts = *g;                   /* fp32 is multiplied in bf16 */
     if (g->a_type == DTYPE_F32)
         parts.a_type = parts.b_type = DTYPE_BF16;
-    if (s->software)
-        snprintf(software, sizeof software, " -DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
-    snprintf(more, sizeof more, "%s%s%s%s%s", g->trans_a ? TRANS_A " " : "", g->trans_b ? TRANS_B " " : "",
-             tiles == 4 ? TILES_4 : TILES_2, g->a_type == DTYPE_F32 ? " " BF16X3 : "", software);
     gemm_options(out, GEMM_OPTIONS, &parts, more);
 }
 
 static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                           gemm_slot *add_at)
+                           const gemm_variant *v, gemm_slot *add_at)
 {
     dev_arg args[GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS];
     char options[GEMM_OPTIONS];
     dev_program *p;
-    const int tiles = tiles_for(c, g), block = 32 * tiles;
-    const size_t items = 4 * (size_t)units[s->unit].lanes;
+    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
+    const size_t items = (size_t)(v->value[WAVES_M] * v->value[WAVES_N] * units[s->unit].lanes);
     const dev_grid grid = {
         .rank = 3,
-        .global = { (size_t)ceil_div(g->N, block) * items, (size_t)ceil_div(g->M, block), (size_t)g->batch },
+        .global = { (size_t)ceil_div(g->N, n) * items, (size_t)ceil_div(g->M, m), (size_t)g->batch },
         .local = { items, 1, 1 },
     };
     gemm_product_args(args, g, b);
     gemm_epilogue_args(args + GEMM_PRODUCT_ARGS, g, b);
     if (add_at)
         *add_at = (gemm_slot){ dev_list_count(l), GEMM_ADD_ARG };
-    make_options(options, s, g, tiles);
+    make_options(options, s, g, v);
     gt_status st = gemm_program(c, &gemm_matrix_family, g->a_type == DTYPE_F32 ? DTYPE_BF16 : g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_matrix", grid, args, GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS);
@@ -123,12 +164,14 @@ static gt_status ask_unit(gemm_context *c, const state *s, int *unit)
 {
     const gemm_desc g = { .a_type = DTYPE_BF16, .b_type = DTYPE_BF16, .c_type = DTYPE_BF16 };
     dev_device *d = gemm_device(c);
+    gemm_variant v;
     char options[GEMM_OPTIONS];
     int32_t told[2] = { 0, 0 };
     dev_program *p;
     dev_buffer *out = NULL;
     dev_list *l = NULL;
-    make_options(options, s, &g, 2);
+    usual(c, &g, &v);
+    make_options(options, s, &g, &v);
     gt_status st = gemm_program(c, &gemm_matrix_family, DTYPE_BF16, options, &p);
     if (!st)
         st = dev_buffer_create(&out, d, sizeof told, "the number of a matrix unit");
@@ -173,9 +216,11 @@ static gt_status try_unit(gemm_context *c, const state *s, dtype type)
     dev_device *d = gemm_device(c);
     float a[TRIAL * TRIAL], b[(TRIAL + 9) * TRIAL], out[TRIAL * (TRIAL + 9)];
     gemm_desc g;
+    gemm_variant v;
     gemm_buffers buffers = { 0 };
     dev_list *l = NULL;
     gt_status st = gemm_complete(&g, &plain);
+    what_ships(c, s, &g, &v);
     trial_matrix(type, a, g.M, g.K, 1);
     trial_matrix(type, b, g.N, g.K, 2);
     const uint64_t a_bytes = (uint64_t)(g.M * g.K) * dtype_size(type),
@@ -193,7 +238,7 @@ static gt_status try_unit(gemm_context *c, const state *s, dtype type)
     if (!st)
         st = dev_list_create(&l, d);
     if (!st)
-        st = append_by(c, s, l, &g, &buffers, NULL);
+        st = append_by(c, s, l, &g, &buffers, &v, NULL);
     if (!st)
         st = dev_run(l, 0, -1);
     if (!st)
@@ -283,6 +328,41 @@ static int can(gemm_context *c, const gemm_desc *g)
     return s && s->unit;
 }
 
+static int legal(gemm_context *c, const gemm_variant *v)
+{
+    const state *s = state_of(c);
+    return s && s->unit && fits(dev_info_of(gemm_device(c)), units[s->unit].lanes, v);
+}
+
+static uint64_t variant_scratch(gemm_context *c, const gemm_desc *g, const gemm_variant *v)
+{
+    (void)c, (void)g, (void)v;
+    return 0;
+}
+
+static gt_status variant_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
+                                const gemm_variant *v, gemm_slot *add_at)
+{
+    return append_by(c, state_of(c), l, g, b, v, add_at);
+}
+
+const gemm_tunable gemm_matrix_tunable = {
+    .engine = "matrix",
+    .version = 1,
+    .count = KNOBS,
+    .knobs = knobs,
+    .usual = usual,
+    .legal = legal,
+    .scratch = variant_scratch,
+    .append = variant_append,
+};
+
+static const gemm_tunable *tunable(gemm_context *c)
+{
+    const state *s = state_of(c);
+    return s && s->unit ? &gemm_matrix_tunable : NULL;
+}
+
 /* fp32, as sums of two. */
 static int can_parts(gemm_context *c, const gemm_desc *g)
 {
@@ -307,7 +387,18 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
-    return append_by(c, state_of(c), l, g, b, add_at);
+    gemm_variant v;
+    gemm_tuned(c, &gemm_matrix_tunable, g, &v);
+    return append_by(c, state_of(c), l, g, b, &v, add_at);
+}
+
+static gt_status append_parts(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
+                              gemm_slot *add_at)
+{
+    const state *s = state_of(c);
+    gemm_variant v;
+    what_ships(c, s, g, &v);
+    return append_by(c, s, l, g, b, &v, add_at);
 }
 
 const gemm_engine gemm_matrix = {
@@ -316,6 +407,7 @@ const gemm_engine gemm_matrix = {
     .scratch = scratch,
     .append = append,
     .release = free,
+    .tunable = tunable,
 };
 
 /* What there is to release is the other's. */
@@ -324,5 +416,5 @@ const gemm_engine gemm_bf16x3 = {
     .version = 1,
     .can = can_parts,
     .scratch = scratch,
-    .append = append,
+    .append = append_parts,
 };
