@@ -98,6 +98,8 @@ struct graph_op {
     gt_status (*scratch)(launch_context *c, const graph_node *n, uint64_t *bytes);
     /* The GEMM inside, for --explain; NULL if there is none. */
     int (*gemm)(const graph *g, const graph_node *n, gemm_desc *out);
+    /* All GEMMs inside, where they are others than the one in `gemm`; optional. */
+    void (*gemms)(const graph *g, const graph_node *n, void (*each)(void *context, const gemm_desc *d), void *context);
     /* What computes it, for --explain, where that is chosen among several but is no GEMM; optional. */
     const char *(*engine)(launch_context *c, const graph_node *n);
     /* 1 if nodes of this row take the same time for equal shapes; NULL: always. */

@@ -236,6 +236,23 @@ static gt_status block_products(launch_context *c, const graph_node *n, block *b
     return st || !flips ? st : c->remember(c, slot.launch, slot.arg);
 }
 
+/* Of each block of rows, what block_logits() and block_products() multiply. */
+static void head_all_gemms(const graph *g, const graph_node *n, void (*each)(void *context, const gemm_desc *d),
+                           void *context)
+{
+    const int R = R_of(g, n->in[0]), rows = head_rows(g, n->in[0], n->in[1]), work = head_work(n);
+    for (int from = 0; from < R; from += rows) {
+        gemm_desc logits, dx, dw;
+        head_gemms(g, n, R - from < rows ? R - from : rows, &logits, &dx, &dw);
+        if (work & MAKES)
+            each(context, &logits);
+        if (work & DERIVES && head_dx(n) >= 0)
+            each(context, &dx);
+        if (work & DERIVES && head_dw(n) >= 0)
+            each(context, &dw);
+    }
+}
+
 /* Adds `count` losses to the sum; no losses make it 0, or leave it. */
 static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
 {
@@ -461,6 +478,7 @@ static const graph_op op_head_loss = {
     .backward = head_backward,
     .flops = head_flops,
     .scratch = head_scratch,
+    .gemms = head_all_gemms,
 };
 static const graph_op op_head_statistics = {
     .name = "head statistics",
@@ -468,6 +486,7 @@ static const graph_op op_head_statistics = {
     .launch = head_statistics_launch,
     .flops = head_flops,
     .scratch = head_scratch,
+    .gemms = head_all_gemms,
 };
 static const graph_op op_head_combine = {
     .name = "head combine",
@@ -483,6 +502,7 @@ static const graph_op op_head_gradient = {
     .launch = head_gradient_launch,
     .flops = head_flops,
     .scratch = head_scratch,
+    .gemms = head_all_gemms,
 };
 static const graph_op op_logits = {
     .name = "logits",

@@ -75,6 +75,21 @@ static void first_gemm(const graph *g, const graph_node *n, gemm_desc *d)
     d->drop_p = 0.0f;
 }
 
+static void linear_gemms(const graph *g, const graph_node *n, void (*each)(void *context, const gemm_desc *d),
+                         void *context)
+{
+    gemm_desc d;
+    if (n->in[LOW_B] < 0) {
+        linear_gemm(g, n, &d);
+        each(context, &d);
+        return;
+    }
+    first_gemm(g, n, &d);
+    each(context, &d);
+    low_rank_gemm(g, n, &d);
+    each(context, &d);
+}
+
 static gt_status linear_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
@@ -213,6 +228,7 @@ static const graph_op op_linear = {
     .flops = linear_flops,
     .scratch = linear_scratch,
     .gemm = linear_gemm,
+    .gemms = linear_gemms,
     .alike = linears_alike,
 };
 static const graph_op op_linear_input_grad = {

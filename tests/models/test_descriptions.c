@@ -4,6 +4,7 @@
 #include "tests/check.h"
 
 #include "host/base/file.h"
+#include "host/graph/graph_products.h"
 #include "models/gpt2.h"
 #include "models/llama.h"
 #include "models/model.h"
@@ -43,6 +44,56 @@ static int64_t by_hand(const model_config *c)
     const int64_t layer = 4 * C + 3 * C * C + 3 * C + C * C + C + 2 * C * I + I + C;
     const int64_t tables = (c->untied_head ? 2 : 1) * (int64_t)c->vocab + c->context;
     return tables * C + c->layers * layer + 2 * C;
+}
+
+/* How many products of a graph have these sizes and transposes. */
+typedef struct product_count {
+    int M, N, K, trans_a, trans_b, found, all;
+} product_count;
+
+static void count_product(void *context, const gemm_desc *d)
+{
+    product_count *p = context;
+    p->all++;
+    p->found += d->M == p->M && d->N == p->N && d->K == p->K && d->trans_a == p->trans_a && d->trans_b == p->trans_b;
+}
+
+/* Of a layer four, each with a gradient of its input and one of its weights; of the head one, and its two. An
+ * adapter's are added to those of its matrix, whose own weights have no gradient. */
+static void products_of_a_step_are_those_that_are_multiplied(void)
+{
+    enum { B = 2, T = 32, R = B * T };
+    model_config c;
+    CHECK_OK(model_config_load(&c, "gpt2-tiny"));
+    c.vocab = 300;
+    const int C = c.channels, I = c.inner, L = c.layers, V = c.vocab;
+    const struct {
+        int M, N, K, trans_a, trans_b, want;
+    } expected[] = { { R, 3 * C, C, 0, 1, L }, { R, C, 3 * C, 0, 0, L }, { 3 * C, C, R, 1, 0, L }, { R, I, C, 0, 1, L },
+                     { R, C, I, 0, 0, L },     { I, C, R, 1, 0, L },     { R, C, I, 0, 1, L },     { R, I, C, 0, 0, L },
+                     { C, I, R, 1, 0, L },     { R, C, C, 0, 1, L },     { R, C, C, 0, 0, L },     { C, C, R, 1, 0, L },
+                     { R, V, C, 0, 1, 1 },     { R, C, V, 0, 0, 1 },     { V, C, R, 1, 0, 1 } };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        product_count p = {
+            expected[i].M, expected[i].N, expected[i].K, expected[i].trans_a, expected[i].trans_b, 0, 0
+        };
+        graph *g = NULL;
+        CHECK_OK(graph_create(&g, DTYPE_F32, B, T));
+        CHECK_OK(model_build_loss(g, &c, 1, 0));
+        graph_products(g, count_product, &p);
+        CHECKF(p.found == expected[i].want && p.all == 12 * L + 3, "%d x %d x %d: %d of %d", p.M, p.N, p.K, p.found,
+               p.all);
+        graph_release(g);
+    }
+    c.tuning.rank = 4;
+    c.tuning.alpha = 8.0f;
+    product_count p = { R, 3 * C, 4, 0, 1, 0, 0 };
+    graph *g = NULL;
+    CHECK_OK(graph_create(&g, DTYPE_F32, B, T));
+    CHECK_OK(model_build_loss(g, &c, 1, 0));
+    graph_products(g, count_product, &p);
+    CHECKF(p.found == L, "%d of adapters", p.found);
+    graph_release(g);
 }
 
 /* Building a graph allocates nothing on a device, so even the largest can be counted. */
@@ -441,6 +492,7 @@ static void a_difference_is_named(void)
 const check_case check_cases[] = {
     CASE(presets_have_the_published_sizes),
     CASE(parameters_are_counted_right),
+    CASE(products_of_a_step_are_those_that_are_multiplied),
     CASE(descriptions_come_back),
     CASE(hostile_descriptions_are_refused),
     CASE(harmless_keys_are_known),

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* host/graph/graph_products.h - which matrices a graph multiplies, read from its nodes: no device, no memory.
+ *
+ *   graph_create(&g, storage, B, T);  model_build_loss(g, ..., 1, recompute);
+ *   graph_products(g, note, &list);       a training step's, of one micro-batch
+ *
+ * For those who tune (gemm_tune()) or measure them. Products within attention are no GEMMs, nor are those of an
+ * optimizer a graph's.                                                                     */
+#ifndef GT_GRAPH_GRAPH_PRODUCTS_H
+#define GT_GRAPH_GRAPH_PRODUCTS_H
+
+#include "host/gemm/gemm.h"
+#include "host/graph/graph.h"
+
+/* Calls each(context, product) for every product, as often as one run multiplies it. */
+void graph_products(const graph *g, void (*each)(void *context, const gemm_desc *d), void *context);
+
+#endif
