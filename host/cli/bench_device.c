@@ -5,6 +5,7 @@
  * min / median / p99 beside the ceiling it should be held against.                      */
 #include "host/cli/choices.h"
 #include "host/cli/bench.h"
+#include "host/cli/bench_tune.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
@@ -26,9 +27,17 @@
 
 static struct {
     const char *devices, *precision, *engine, *shapes, *pick, *model, *base;
-    uint64_t batch, seq, runs, micro_batch, prompt, tokens;
-    int json, recompute, explain;
-} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64, .runs = 5, .prompt = 32, .tokens = 64 };
+    uint64_t batch, seq, runs, micro_batch, prompt, tokens, budget, variants;
+    int json, recompute, explain, tune;
+} o = { .engine = "auto",
+        .model = "gpt2-124m",
+        .batch = 4,
+        .seq = 64,
+        .runs = 5,
+        .prompt = 32,
+        .tokens = 64,
+        .budget = 120 * UINT64_C(1000000000),
+        .variants = 64 };
 
 static const gt_option table[] = {
     { .group = "All" },
@@ -39,16 +48,20 @@ static const gt_option table[] = {
     { .group = "gemm" },
     { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
     { "engine", 0, GT_CHOICE, cli_engines, "engine", &o.engine, 0, NULL },
+    { "tune", 0, GT_FLAG, NULL, "look for faster tiles for --shapes or --model's products, and keep them", &o.tune, 0,
+      NULL },
+    { "seconds", 0, GT_DURATION, "T", "--tune: for all products together", &o.budget, 0, NULL },
+    { "variants", 0, GT_U64, "N", "--tune: for each product", &o.variants, 0, NULL },
     { .group = "kernels" },
     { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
-    { .group = "step, generate" },
+    { .group = "step, generate, gemm --tune" },
     { "model", 'm', GT_STRING, "NAME|FILE", "which model, with random weights", &o.model, 0, NULL },
-    { .group = "step" },
+    { .group = "step, gemm --tune" },
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all", &o.micro_batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence", &o.seq, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &o.recompute, 0, NULL },
-    { "explain", 0, GT_FLAG, NULL, "also every node's time", &o.explain, 0, NULL },
+    { "explain", 0, GT_FLAG, NULL, "step: also every node's time", &o.explain, 0, NULL },
     { .group = "generate" },
     { "prompt", 0, GT_U64, "N", "tokens that are there before", &o.prompt, 0, NULL },
     { "tokens", 0, GT_U64, "N", "tokens that are drawn, one after the other", &o.tokens, 0, NULL },
@@ -63,6 +76,7 @@ static const cli_help help = {
     "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
     "  geartrain bench generate --model gpt2-124m --precision bf16\n"
     "  geartrain bench gemm --shapes 1024x1024x1024 --engine tiled\n"
+    "  geartrain bench gemm --tune --model gpt2-124m --batch 4 --seq 64\n"
     "  geartrain bench kernels --kernel layernorm\n"
 };
 
@@ -91,12 +105,66 @@ static void show_gemm(void *context, const gemm_result *r)
     fflush(stdout);
 }
 
+static const struct {
+    const char *name;
+    int a, b;
+} layouts[] = { { "NT", 0, 1 }, { "NN", 0, 0 }, { "TN", 1, 0 } };
+
+/* Takes the next of --shapes, and the comma behind it. */
+static gt_status next_shape(const char **p, gemm_desc *out)
+{
+    int used = 0;
+    if (sscanf(*p, "%dx%dx%d%n", &out->M, &out->N, &out->K, &used) != 3 || out->M < 1 || out->N < 1 || out->K < 1
+        || ((*p)[used] && (*p)[used] != ','))
+        return gt_fail(GT_MISUSE, "option --shapes: '%s' does not begin with MxNxK", *p);
+    *p += used + ((*p)[used] == ',');
+    return GT_OK;
+}
+
+static gt_status load_model(model_config *out)
+{
+    gt_status st = model_config_load(out, o.model);
+    if (!st && !out->vocab)
+        out->vocab = 256;
+    if (!st && (o.batch * o.seq < 1 || o.batch > 1u << 20 || o.seq > (uint64_t)out->context))
+        st = gt_fail(GT_MISUSE, "batch must be at least 1, and seq from 1 to the model's %d", out->context);
+    return st;
+}
+
+static gt_status tune_gemm(dev_device *d, dtype storage)
+{
+    bench_products products = { 0 };
+    model_config c;
+    const bench_tune_options options = {
+        .engine = strcmp(o.engine, "auto") ? o.engine : NULL,
+        .model = o.shapes ? NULL : o.model,
+        .seconds = (double)o.budget * 1e-9,
+        .variants = (int)o.variants,
+        .json = o.json
+    };
+    gt_status st = GT_OK;
+    for (const char *p = o.shapes; !st && p && *p;) {
+        gemm_desc desc = { .a_type = storage, .b_type = storage, .c_type = storage };
+        st = next_shape(&p, &desc);
+        for (int i = 0; !st && i < 3; i++) {
+            desc.trans_a = layouts[i].a;
+            desc.trans_b = layouts[i].b;
+            bench_products_add(&products, &desc);
+        }
+    }
+    if (!o.shapes)
+        st = load_model(&c);
+    if (!st && !o.shapes)
+        st = bench_products_of(&products, &c, storage, (int)(o.micro_batch ? o.micro_batch : o.batch), (int)o.seq,
+                               o.recompute);
+    if (!st)
+        st = bench_tune(d, &products, &options);
+    bench_products_release(&products);
+    return st;
+}
+
 static gt_status bench_gemm(dev_device *d, dtype storage)
 {
-    static const struct {
-        const char *name;
-        int a, b;
-    } layouts[] = { { "NT", 0, 1 }, { "NN", 0, 0 }, { "TN", 1, 0 } };
     gemm_context *g = NULL;
     gemm_peak peak;
     gt_status st = gemm_peak_measure(d, &peak);
@@ -106,19 +174,15 @@ static gt_status bench_gemm(dev_device *d, dtype storage)
         printf("# %s, %s, multiply-add peak %.1f GFLOP/s, results checked, %llu timed runs\n"
                "     M      N      K      engine      min ms    median       p99   GFLOP/s   peak\n",
                dev_info_of(d)->name, dtype_name(storage), peak.flops * 1e-9, (unsigned long long)o.runs);
-    for (const char *p = o.shapes ? o.shapes : default_shapes; !st && *p; p += *p == ',') {
+    for (const char *p = o.shapes ? o.shapes : default_shapes; !st && *p;) {
         gemm_desc desc = { .a_type = storage, .b_type = storage, .c_type = storage };
-        int used = 0;
-        if (sscanf(p, "%dx%dx%d%n", &desc.M, &desc.N, &desc.K, &used) != 3 || desc.M < 1 || desc.N < 1 || desc.K < 1
-            || (p[used] && p[used] != ','))
-            st = gt_fail(GT_MISUSE, "option --shapes: '%s' does not begin with MxNxK", p);
+        st = next_shape(&p, &desc);
         for (int i = 0; !st && i < 3; i++) {
             desc.trans_a = layouts[i].a;
             desc.trans_b = layouts[i].b;
             gemm_row row = { &desc, layouts[i].name };
             st = gemm_bench(g, &desc, (int)o.runs, peak.flops, show_gemm, &row);
         }
-        p += used;
     }
     gemm_context_release(g);
     return st;
@@ -289,13 +353,9 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     model_config c;
     step_result r = { 0 };
     train *t = NULL;
-    gt_status st = model_config_load(&c, o.model);
+    gt_status st = load_model(&c);
     if (st)
         return st;
-    if (!c.vocab)
-        c.vocab = 256;
-    if (o.batch * o.seq < 1 || o.batch > 1u << 20 || o.seq > (uint64_t)c.context)
-        return gt_fail(GT_MISUSE, "batch must be at least 1, and seq from 1 to the model's %d", c.context);
     /* Random tokens: a step costs the same whatever they say. */
     const uint64_t count = 64 * o.batch * o.seq + 1;
     uint16_t *tokens = malloc(count * sizeof *tokens);
@@ -471,6 +531,21 @@ static gt_status bench_generate(dev_device *d, dtype storage)
     return st;
 }
 
+static gt_status check_tune(const char *kind)
+{
+    const int gemm = !strcmp(kind, "gemm"), named = o.tune && o.shapes;
+    const cli_useless rules[] = {
+        { "tune", !gemm, "it belongs to bench gemm" },
+        { "seconds", !o.tune, "it bounds --tune" },
+        { "variants", !o.tune, "it bounds --tune" },
+        { "runs", o.tune, "--tune decides for itself how often it runs what" },
+        { "model", named, "--shapes names the products" },
+        { "batch", named, "--shapes names the products" },
+        { "seq", named, "--shapes names the products" },
+    };
+    return cli_check_useless(table, rules, sizeof rules / sizeof *rules);
+}
+
 gt_status bench_device(int argc, char **argv)
 {
     const uint64_t start = gt_now_ns();
@@ -487,13 +562,18 @@ gt_status bench_device(int argc, char **argv)
                      : cli_missing(&help, "what to measure");
     if (o.runs < 1 || o.runs > 100000)
         return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000", (unsigned long long)o.runs);
+    if (o.variants < 1 || o.variants > 100000)
+        return gt_fail(GT_MISUSE, "option --variants: %llu is not in 1..100000", (unsigned long long)o.variants);
+    st = check_tune(words[0]);
+    if (st)
+        return st;
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = dev_open(&d, o.devices);
     if (st)
         return st;
     if (!strcmp(words[0], "gemm"))
-        st = bench_gemm(d, storage);
+        st = o.tune ? tune_gemm(d, storage) : bench_gemm(d, storage);
     else if (!strcmp(words[0], "kernels"))
         st = bench_kernels(d, storage);
     else if (!strcmp(words[0], "step"))
