@@ -21,9 +21,10 @@ enum { BISECTIONS = 30, SEEN = 64 };
 gt_status sums_make(sums *out, const cluster_job *job)
 {
     const size_t n = (size_t)job->units + 1;
-    double *all = calloc(11 * n, sizeof *all);
-    *out = (sums){ all,         all + n,     all + 2 * n, all + 3 * n, all + 4 * n,  all + 5 * n,
-                   all + 6 * n, all + 7 * n, all + 8 * n, all + 9 * n, all + 10 * n, calloc(n, sizeof(int)) };
+    double *all = calloc(13 * n, sizeof *all);
+    *out = (sums){ all,          all + n,      all + 2 * n,  all + 3 * n,           all + 4 * n,
+                   all + 5 * n,  all + 6 * n,  all + 7 * n,  all + 8 * n,           all + 9 * n,
+                   all + 10 * n, all + 11 * n, all + 12 * n, calloc(n, sizeof(int)) };
     if (!all || !out->reductions) {
         sums_release(out);
         return gt_fail(GT_NO_MEMORY, "no memory to plan for a model of %d units", job->units);
@@ -41,6 +42,8 @@ gt_status sums_make(sums *out, const cluster_job *job)
         out->plain[i + 1] = out->plain[i] + v.plain;
         out->values[i + 1] = out->values[i] + v.values;
         out->bytes[i + 1] = out->bytes[i] + v.bytes;
+        out->code[i + 1] = out->code[i] + v.code;
+        out->kept_back[i + 1] = out->kept_back[i] + v.kept;
         out->reduced[i + 1] = out->reduced[i] + u->reductions * u->output;
         out->reductions[i + 1] = out->reductions[i] + u->reductions;
     }
@@ -61,8 +64,11 @@ const sync_mode *cluster_mode(const cluster_job *job)
 
 sync_volume range_volume(const sums *s, int from, int to)
 {
-    return (sync_volume){ s->plain[to] - s->plain[from], s->values[to] - s->values[from],
-                          s->bytes[to] - s->bytes[from] };
+    return (sync_volume){ .plain = s->plain[to] - s->plain[from],
+                          .values = s->values[to] - s->values[from],
+                          .bytes = s->bytes[to] - s->bytes[from],
+                          .code = s->code[to] - s->code[from],
+                          .kept = s->kept_back[to] - s->kept_back[from] };
 }
 
 /* ---- groups ---------------------------------------------------------------------------- */
@@ -127,7 +133,10 @@ double range_memory(const cluster_job *job, const sums *s, const candidate *how,
     const double part = how->replicas > 1 ? sync_mode_state_share(cluster_mode(job), job->settings, how->replicas)
                                           : 1.0;
     const double each_state = job->state_bytes + (part - 1.0) * job->slot_bytes;
-    const double state = ((s->parameters[to] - s->parameters[from]) * each_state + s->frozen[to] - s->frozen[from]) / t;
+    const sync_volume v = range_volume(s, from, to);
+    const double coding = sync_mode_coding_bytes(cluster_mode(job), job->compress, &v, how->replicas);
+    const double state =
+        ((s->parameters[to] - s->parameters[from]) * each_state + s->frozen[to] - s->frozen[from] + coding) / t;
     const double each = how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from];
     /* A layer that is run again needs all of its own activations while it is. */
     double again = 0.0;

@@ -17,7 +17,7 @@ typedef struct tensor_group {
 /* Sums over units [0, i), so that a range costs two look-ups. */
 typedef struct sums {
     double *flops, *parameters, *kept, *kept_recompute, *reduced, *saved_input, *saved_weight, *frozen;
-    double *plain, *values, *bytes;     /* what travels between replicas: sync_volume */
+    double *plain, *values, *bytes, *code, *kept_back;      /* what travels between replicas: sync_volume */
     int *reductions;
 } sums;
 

@@ -56,7 +56,7 @@ static sync_volume whole_volume(const cluster_job *job)
     sync_volume all = { 0 };
     for (int u = 0; u < job->units; u++) {
         const sync_volume v = job->volume ? job->volume[u] : (sync_volume){ .plain = job->unit[u].parameters };
-        all = (sync_volume){ all.plain + v.plain, all.values + v.values, all.bytes + v.bytes };
+        sync_volume_sum(&all, &v, 1.0);
     }
     return all;
 }

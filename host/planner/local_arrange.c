@@ -258,6 +258,7 @@ static void price(const group_table *t, arrangement *x, int replicas, part_price
         x->cost[v].send = v + 1 < parts ? group_send(t, x->group[s], x->group[next], x->size_at) : 0.0;
         all[s].parameters += p.parameters;
         all[s].frozen += p.frozen;
+        sync_volume_sum(&all[s].volume, &p.volume, 1.0);
         all[s].passing = p.passing > all[s].passing ? p.passing : all[s].passing;
         if (p.cost.activation > all[s].cost.activation)
             all[s].cost.activation = p.cost.activation;

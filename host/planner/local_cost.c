@@ -158,18 +158,13 @@ static sync_volume unit_volume(const local_job *job, const profile *p, profile_k
     return job->volume ? job->volume[kind] : (sync_volume){ .plain = p->parameters[kind] };
 }
 
-static void add_volume(sync_volume *sum, const sync_volume *v, double times)
-{
-    sum->plain += times * v->plain;
-    sum->values += times * v->values;
-    sum->bytes += times * v->bytes;
-}
-
 /* Takes out so many values of a unit: of what is encoded, if that has as many. */
 static void take_out(sync_volume *sum, const sync_volume *unit, double values)
 {
+    sync_volume encoded = *unit;
+    encoded.plain = 0.0;
     if (unit->values >= values && values > 0)
-        add_volume(sum, &(sync_volume){ .values = unit->values, .bytes = unit->bytes }, -values / unit->values);
+        sync_volume_sum(sum, &encoded, -values / unit->values);
     else
         sum->plain -= values;
 }
@@ -215,7 +210,7 @@ double group_ring(const group_table *t, double parameters, int replicas)
     sync_volume v = { .plain = parameters };
     if (all > 0) {
         v = (sync_volume){ 0 };
-        add_volume(&v, &layer, widest_share(t) * parameters / all);
+        sync_volume_sum(&v, &layer, widest_share(t) * parameters / all);
     }
     return together(t, 0, &v, replicas, 0.0);
 }
@@ -242,7 +237,7 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     for (int k = 0; k < PROFILE_KINDS; k++) {
         const sync_volume unit = unit_volume(t->job, p, (profile_kind)k);
         add_units(&sum, group_unit(t, group, i, (profile_kind)k), count[k], p, (profile_kind)k);
-        add_volume(&sum.volume, &unit, count[k]);
+        sync_volume_sum(&sum.volume, &unit, count[k]);
     }
     if (first && last) {
         const sync_volume head = unit_volume(t->job, p, PROFILE_HEAD);
@@ -252,7 +247,7 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     }
     const double share = widest_share(t);
     sync_volume mine = { 0 };
-    add_volume(&mine, &sum.volume, share);
+    sync_volume_sum(&mine, &sum.volume, share);
     double update = 0;
     for (int k = 0; k < t->tensor; k++)
         update = largest(update,
@@ -295,7 +290,8 @@ static double rank_bytes(const group_table *t, const part_price *all, int kept, 
 {
     const double part = sync_mode_state_share(t->mode, t->job->settings, replicas);
     const double state = t->job->state_bytes + (part - 1.0) * t->job->slot_bytes;
-    return (all->parameters * state + all->frozen) * share + all->cost.activation * kept + all->passing;
+    const double coding = sync_mode_coding_bytes(t->mode, t->job->compress, &all->volume, replicas);
+    return (all->parameters * state + all->frozen + coding) * share + all->cost.activation * kept + all->passing;
 }
 
 /* Of host memory. */
@@ -361,7 +357,7 @@ static part_price price_stage(const group_table *t, const run_plan *p, int i, in
         r->cost[v] = part.cost;
         r->cost[v].send = v + 1 < parts ? group_send(t, group, next, at) : 0.0;
         all.parameters += part.parameters;
-        add_volume(&all.volume, &part.volume, 1.0);
+        sync_volume_sum(&all.volume, &part.volume, 1.0);
         all.frozen += part.frozen;
         all.passing = largest(all.passing, part.passing);
         all.cost.activation = largest(all.cost.activation, part.cost.activation);
@@ -385,7 +381,7 @@ static gt_status hide_exchanges(run_plan *p, const group_table *t, int i, int gr
         const int stage = v % r->stages;
         const part_price part = group_price(t, group + stage, at, r->cut[v], r->cut[v + 1], p->replicas, r->stages > 1);
         sync_volume mine = { 0 };
-        add_volume(&mine, &part.volume, share);
+        sync_volume_sum(&mine, &part.volume, share);
         r->cost[v].reduce = part.cost.reduce - together(t, group + stage, &mine, p->replicas, 0.0)
                             + together(t, group + stage, &mine, p->replicas, alone.step);
     }
@@ -459,7 +455,7 @@ double local_sent(const run_plan *p, const local_job *job)
     sync_volume all = { 0 };
     for (int k = 0; k < PROFILE_KINDS; k++) {
         const sync_volume unit = unit_volume(job, x, (profile_kind)k);
-        add_volume(&all, &unit, k == PROFILE_LAYER ? p->units - 2 : 1);
+        sync_volume_sum(&all, &unit, k == PROFILE_LAYER ? p->units - 2 : 1);
     }
     const sync_volume head = unit_volume(job, x, PROFILE_HEAD);
     take_out(&all, &head, x->tied);

@@ -18,6 +18,31 @@ static const sync_settings *settled(const sync_mode *m, const sync_settings *set
     return settings ? settings : usual;
 }
 
+static double code_of(const compress_range *r, int round)
+{
+    const compressor *how = r->spec->how;
+    return (double)((how->elements ? how->elements(r, round) : r->count) * (int64_t)dtype_size(how->type));
+}
+
+/* Over rounds and levels, for which there is one memory. */
+static double longest(const compress_spec *c, compress_range range)
+{
+    double most = 0.0;
+    for (range.level = 0; range.level < compress_levels(c); range.level++)
+        for (int r = 0; r < c->how->rounds; r++)
+            most = fmax(most, code_of(&range, r));
+    return most;
+}
+
+/* As compress/coding.c has it: what a step leaves is beside what the one before left. */
+static double kept_of(const compress_range *r)
+{
+    const compressor *how = r->spec->how;
+    const double pairs = how->keeps_error ? 1.0 + (r->spec->momentum > 0.0) : 0.0;
+    return 2.0 * PLAIN * pairs * (double)r->count + 2.0 * PLAIN * (how->state ? (double)how->state(r) : 0.0)
+           + PLAIN * (how->scratch ? (double)how->scratch(r) : 0.0);
+}
+
 void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_info *info)
 {
     const int64_t count = shape_count(&info->shape);
@@ -28,8 +53,18 @@ void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_i
     const compress_range range = { .count = count, .info = info, .spec = c, .level = compress_levels(c) - 1 };
     v->values += (double)count;
     for (int r = 0; r < c->how->rounds; r++)
-        v->bytes += (double)((c->how->elements ? c->how->elements(&range, r) : count)
-                             * (int64_t)dtype_size(c->how->type));
+        v->bytes += code_of(&range, r);
+    v->code += longest(c, range);
+    v->kept += kept_of(&range);
+}
+
+void sync_volume_sum(sync_volume *v, const sync_volume *other, double times)
+{
+    v->plain += times * other->plain;
+    v->values += times * other->values;
+    v->bytes += times * other->bytes;
+    v->code += times * other->code;
+    v->kept += times * other->kept;
 }
 
 /* 1: ranks exchange the encodings of their parts alone. */
@@ -73,6 +108,16 @@ static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_vol
                    : back  ? 2.0
                            : 1.0
     };
+}
+
+double sync_mode_coding_bytes(const sync_mode *m, const compress_spec *c, const sync_volume *v, int holders)
+{
+    if (holders < 2 || !c || !compress_changes(c) || !m->compresses)
+        return 0.0;
+    const int back = serves(c, holders);
+    const double sums = back ? 3.0 * PLAIN * v->values / holders : 0.0; /* and what is held back of them, twice */
+    const double apart = m->holds_all && compress_goes_apart(c) ? 2.0 * PLAIN * (v->plain + v->values) : 0.0;
+    return v->kept + v->code * (c->how->gathers && !back ? holders : 1) + sums + apart;
 }
 
 double sync_load_trips(const sync_load *l, double latency)

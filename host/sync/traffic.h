@@ -24,10 +24,14 @@
 typedef struct sync_volume {
     double plain;               /* values that travel as they are                           */
     double values, bytes;       /* that are encoded; what one rank's encoding of them takes */
+    double code;                /* bytes of one rank's encoding of them when it is longest  */
+    double kept;                /* bytes of a device for what is held back, and to work with */
 } sync_volume;
 
 /* Adds a tensor; `c` with its last level, if it ramps up. */
 void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_info *info);
+/* Adds so many of another. */
+void sync_volume_sum(sync_volume *v, const sync_volume *other, double times);
 
 /* Of one exchange of what n ranks hold. */
 typedef struct sync_load {
@@ -60,6 +64,10 @@ double sync_pace_waits(const sync_pace *p, double wire, double trip, double step
 /* Bytes that a rank keeps in host memory of each parameter it holds, beside what the device has. slots: bytes of the
  * optimizer's state of a parameter. staged: 1 if the network cannot reach the device's memory. */
 double sync_mode_host_bytes(const sync_mode *m, const sync_settings *settings, double slots, int holders, int staged);
+/* Bytes that compression takes of the device of each of so many holders: encodings, of all of them where they are
+ * gathered, what is held back, and where steps apart set out from. Each tensor's is rounded up to where a view may
+ * begin, which is not in it. */
+double sync_mode_coding_bytes(const sync_mode *m, const compress_spec *c, const sync_volume *v, int holders);
 /* Seconds that one exchange takes of a rank's processor for each parameter it holds, measured here and now on about
  * a million of them. */
 gt_status sync_mode_host_seconds(const sync_mode *m, const sync_settings *settings, const optim_config *c, int holders,

@@ -325,7 +325,9 @@ static void encoding_takes_its_time(void)
     double links[2][4];
     local_choice plain = { 0 }, coded = { 0 };
     compress_spec int8;
-    const sync_volume volume[PROFILE_KINDS] = { { 0, 1e5, 1.03e5 }, { 0, 5e5, 5.15e5 }, { 0, 2e5, 2.06e5 } };
+    const sync_volume volume[PROFILE_KINDS] = { { .values = 1e5, .bytes = 1.03e5, .code = 1.03e5, .kept = 8e5 },
+                                                { .values = 5e5, .bytes = 5.15e5, .code = 5.15e5, .kept = 4e6 },
+                                                { .values = 2e5, .bytes = 2.06e5, .code = 2.06e5, .kept = 1.6e6 } };
     CHECK_OK(compress_parse(&int8, "int8"));
     make_job(&job, rank, links, "allreduce", NULL);
     if (!CHECK_OK(local_search(&plain, &job)))
@@ -340,6 +342,9 @@ static void encoding_takes_its_time(void)
         const double saved = (4.0 - 1.03) * PARAMETERS / 1.25e7 + 0.01, takes = (2e-8 + 2 * 1e-8) * PARAMETERS;
         CHECKF(fabs(plain.best.step - coded.best.step - saved + takes) <= 1e-9, "%g s, encoded %g s", plain.best.step,
                coded.best.step);
+        /* of both ranks' encodings, and of what is held back and was */
+        const double more = coded.best.memory[0] - plain.best.memory[0];
+        CHECKF(near(more, (2 * 1.03 + 8) * PARAMETERS), "compression takes %g bytes of a device", more);
     }
     local_choice_release(&plain);
     local_choice_release(&coded);
