@@ -631,6 +631,24 @@ static void a_stop_changes_no_bit(void)
     }
 }
 
+/* A replica cut into stages does what a whole one does: both of its ends hold the same table, of which each gives half,
+ * and the norm that gradients are cut by has it once. */
+static void stages_do_what_a_whole_replica_does(void)
+{
+    job whole = { 0 }, cut = { 0 };
+    train_options o;
+    double worst = 0.0;
+    config = weighed_config();
+    int good = options(&o, "zeroone:1000,freeze=4,local=3,server=0", STEPS, NULL);
+    o.optim.clip = 0.5;
+    good = good && run(&whole, two, 2, 1, &o) && run(&cut, uneven, 2, 1, &o);
+    for (int t = 0; good && t < STEPS; t++)
+        worst = fmax(worst, fabs(cut.loss[t] - whole.loss[t]));
+    CHECKF(good && worst < 1e-4, "a loss is off by %.3g", worst);
+    release(&whole);
+    release(&cut);
+}
+
 /* Steps apart send nothing, and what is told is what crosses, but for the words of who meets. */
 static void a_round_sends_once(void)
 {
@@ -659,6 +677,12 @@ static void a_round_sends_once(void)
            crossed[0], crossed[1], crossed[2]);
 }
 
-const check_case check_cases[] = { CASE(rounds_grow),         CASE(what_cannot_be_is_refused),
-                                   CASE(it_is_zero_one_adam), CASE(a_stop_changes_no_bit),
-                                   CASE(a_round_sends_once),  { 0 } };
+const check_case check_cases[] = {
+    CASE(rounds_grow),
+    CASE(what_cannot_be_is_refused),
+    CASE(it_is_zero_one_adam),
+    CASE(a_stop_changes_no_bit),
+    CASE(a_round_sends_once),
+    CASE(stages_do_what_a_whole_replica_does),
+    { 0 }
+};
