@@ -48,50 +48,12 @@
 #include "common.clh"
 #include "random.clh"
 #include "tile.clh"
+#include "attention_args.clh"
 
 #define BLOCK 64
-#define HIDDEN -1e30f
 
 #ifndef HEAD
 #define HEAD 64
-#endif
-
-/* What all kernels here take: sizes, mask and dropout. */
-#define SHAPE_ARGS int B, int T, int H, int G, int D, int causal, float scale, \
-                   __global const int *lengths, int window, __global const int *starts
-/* Keys of sequence b: those behind its length are hidden from all queries. */
-#ifdef LENGTHS
-#define KEYS(b) clamp(lengths[b], 0, T)
-#else
-#define KEYS(b) T
-#endif
-/* The first key that query i of sequence b sees, and the block to begin with for the queries from i on. */
-#ifdef FLOORS
-static int floor_of(int i, int window, __global const int *starts, size_t row)
-{
-    const int reach = window ? max(i - window + 1, 0) : 0;
-    return starts ? max(reach, starts[row + i]) : reach;
-}
-#define FLOOR(b, i) floor_of(i, window, starts, (size_t)(b) * T)
-#define FIRST_BLOCK(b, i) (FLOOR(b, i) / BLOCK * BLOCK)
-#else
-#define FLOOR(b, i) 0
-#define FIRST_BLOCK(b, i) 0
-#endif
-#define QKV_ARGS   __global const store_t *q_all, ulong q_from, int q_ld, \
-                   __global const store_t *k_all, ulong k_from, int k_ld, \
-                   __global const store_t *v_all, ulong v_from, int v_ld
-#define DQKV_ARGS  __global store_t *dq_all, ulong dq_from, int dq_ld, \
-                   __global store_t *dk_all, ulong dk_from, int dk_ld, \
-                   __global store_t *dv_all, ulong dv_from, int dv_ld
-/* The first element of head h, or of the keys and values that it looks at, in sequence b. */
-#define HEAD_AT(from, ld, h) ((from) + (size_t)b * T * (ld) + (size_t)(h) * D)
-#define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor, \
-                   int first_head, int all_heads
-#ifdef SOME_HEADS
-#define DROP_HEAD  (((ulong)random[3] + b) * all_heads + first_head + h)
-#else
-#define DROP_HEAD  ((ulong)random[3] * H + head)
 #endif
 
 #ifdef STYLE_CPU

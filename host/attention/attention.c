@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/attention/attention.c - the ways, the choice between them, and their launches. */
+#include "host/attention/attention_matrix.h"
 #include "host/attention/attention_private.h"
 #include "host/attention/attention_tiles.h"
 
@@ -15,6 +16,8 @@
 /* Engines with tiles, in order of preference. */
 static const char *const engines[] = { "onednn", "native" };
 enum { ENGINES = sizeof engines / sizeof *engines };
+/* The engine whose unit attention_matrix.h uses. */
+static const char matrix[] = "matrix";
 
 /* In the storage type if the engine multiplies that, else widened. */
 static gt_status tiles_of(gemm_tiles **out, const attention_how *how, const char *engine)
@@ -46,21 +49,23 @@ gt_status attention_ways(attention_way out[ATTENTION_WAYS], int *count, const at
 {
     const char *forced = gemm_forced_name(how->gemm);
     gt_status st = GT_OK;
-    out[0] = (attention_way){ NULL };
+    out[0] = (attention_way){ 0 };
     *count = 1;
+    if ((!forced || !strcmp(forced, matrix)) && attention_matrix_can(how))
+        out[forced ? 0 : (*count)++] = (attention_way){ .matrix = 1 };
     for (int i = 0; !st && may_tile(how, gradient) && i < ENGINES; i++) {
         gemm_tiles *tiles = NULL;
         if (!forced || !strcmp(forced, engines[i]))
             st = tiles_of(&tiles, how, engines[i]);
         if (tiles)
-            out[forced ? 0 : (*count)++] = (attention_way){ tiles };
+            out[forced ? 0 : (*count)++] = (attention_way){ .tiles = tiles };
     }
     return st;
 }
 
 const char *attention_way_name(const attention_way *w)
 {
-    return w->tiles ? gemm_tiles_engine(w->tiles) : "kernel";
+    return w->matrix ? matrix : w->tiles ? gemm_tiles_engine(w->tiles) : "kernel";
 }
 
 /* ---- launches ---------------------------------------------------------------------------------- */
@@ -107,6 +112,8 @@ static dev_buffer *mask_of(const kernel_attention_shape *s, dev_buffer *none)
 gt_status attention_way_forward(const attention_way *w, dev_list *l, const attention_how *how,
                                 const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *scratch)
 {
+    if (w->matrix)
+        return attention_matrix_forward(l, how, in, out, lse);
     if (!w->tiles)
         return kernel_attention(l, how->kernels, how->s, how->drop, in, out, lse);
     const attention_task t = task_of(w, how, in, in);
@@ -119,6 +126,8 @@ gt_status attention_way_grad(const attention_way *w, dev_list *l, const attentio
                              const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                              const kernel_attention_in *d, dev_buffer *scratch)
 {
+    if (w->matrix)
+        return attention_matrix_grad(l, how, in, out, lse, dout, d, scratch);
     if (!w->tiles)
         return kernel_attention_grad(l, how->kernels, how->s, how->drop, in, out, lse, dout, d, scratch);
     const attention_task t = task_of(w, how, in, d);
@@ -159,6 +168,12 @@ static gemm_other kind_of(const attention_how *how, const kernel_attention_shape
                          .size = { s->T, s->H / s->KV, s->D, s->KV } };
 }
 
+/* A way that is wrong is left out; a compiler may refuse the matrix unit in this kernel though it takes it in others. */
+static int is_left_out(const attention_way *w, gt_status st)
+{
+    return st == GT_NUMERIC || (st == GT_DEVICE && w->matrix);
+}
+
 /* Ways take turns, and the best run of each counts; the kernel is left for one that is 5 % faster. */
 static gt_status measure(const attention_how *how, const attention_way *ways, int count, int gradient, int *winner,
                          double *seconds)
@@ -179,9 +194,11 @@ static gt_status measure(const attention_how *how, const attention_way *ways, in
                 st = attention_trial_check(t, &ways[i], gradient);
             if (!st)
                 st = attention_trial_time(t, &ways[i], gradient, RUNS, runs, &n);
-            if (st == GT_NUMERIC && i) {
-                gt_log(GT_LOG_WARN, "attention", "tiles of engine '%s' compute wrongly on '%s' and are left out: %s",
-                       attention_way_name(&ways[i]), dev_info_of(kernel_set_device(how->kernels))->id, gt_message());
+            if (i && is_left_out(&ways[i], st)) {
+                gt_log(GT_LOG_WARN, "attention", "'%s' attends without engine '%s', which %s: %.*s",
+                       dev_info_of(kernel_set_device(how->kernels))->id, attention_way_name(&ways[i]),
+                       st == GT_NUMERIC ? "computes wrongly" : "cannot be built", (int)strcspn(gt_message(), "\n"),
+                       gt_message());
                 gt_message_clear();
                 st = GT_OK;
             }

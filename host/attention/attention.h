@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* host/attention/attention.h - softmax attention by the faster of two ways.
+/* host/attention/attention.h - softmax attention by the fastest of three ways.
  *
  *   kernel   cl/attention.cl, as host/kernel has it: any device
  *   tiles    products of tiles by one of the matrix engines of CPU devices (host/gemm/gemm_tiles.h), and loops
  *            over rows between them: with the processor's own bf16 products where engine onednn has them
+ *   matrix   cl/attention_matrix.cl (attention_matrix.h): 16-bit types on the matrix unit of a GPU
  *
  * Which one runs is measured once a device and kind (storage type, length, head size, mask, forward or
  * gradient; not how many heads or sequences there are, so that plans which share them out differently compute alike),
  * and kept along with the choices of engines for products. GEARTRAIN_GEMM=NAME, or an engine that is asked for,
- * decides by hand: that engine's tiles, or the kernel where it has none. The kernel it is for sequences of less than
- * ATTENTION_LEAST tokens, for dropout, and where there are so few heads that threads would wait; unless an engine is
- * asked for, also for heads so small that there is nothing to measure.
+ * decides by hand: that engine's tiles, or the kernel where it has none. The kernel it is for dropout; instead of tiles,
+ * for sequences of less than ATTENTION_LEAST tokens and where there are so few heads that threads would wait; unless
+ * an engine is asked for, also for heads so small that there is nothing to measure.
  *
  * Errors   as in host/kernel/kernel.h and host/gemm/gemm.h                                 */
 #ifndef GT_ATTENTION_ATTENTION_H

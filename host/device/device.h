@@ -192,7 +192,8 @@ dev_device *dev_program_device(dev_program *p);
 /* A kernel file and the ways in which it is built. Each room with kernels has a table of these; its
  * launchers build from it, and tests go through it with the compilers of devices that are not here. */
 enum {
-    DEV_FOR_ALL = 1,            /* tests show it to every chip in fp32; others to each vendor's first */
+    DEV_FOR_ALL = 1,            /* tests show it to every chip, in fp32 or else in both other types;
+                                   the rest to each vendor's first                     */
     DEV_CPU_ONLY = 2,           /* on CPUs only                                        */
     DEV_16BIT_ONLY = 4,         /* for 16-bit storage only                             */
     DEV_NOT_INTEL = 8           /* not on Intel's GPUs                                 */

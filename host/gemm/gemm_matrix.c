@@ -14,6 +14,7 @@
  *                    software:UNIT   the layout of a unit (mfma, wmma11, wmma12, sync, dpas8, dpas16) on any device, its
  *                                    instruction replaced by a loop: for tests              */
 #include "host/gemm/engine.h"
+#include "host/gemm/gemm_matrix.h"
 
 #include "host/base/log.h"
 
@@ -22,18 +23,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As in cl/mma.clh. */
 static const struct {
     const char *name, *what;
     int lanes;
 } units[] = {
-    { "none", "no unit", 0 },
-    { "mfma", "MFMA", 64 },
-    { "wmma11", "WMMA (RDNA 3)", 32 },
-    { "wmma12", "WMMA (RDNA 4)", 32 },
-    { "sync", "mma.sync", 32 },
-    { "dpas8", "XMX, sub-groups of 8", 8 },
-    { "dpas16", "XMX, sub-groups of 16", 16 },
+    [MATRIX_NONE] = { "none", "no unit", 0 },
+    [MATRIX_MFMA] = { "mfma", "MFMA", 64 },
+    [MATRIX_WMMA11] = { "wmma11", "WMMA (RDNA 3)", 32 },
+    [MATRIX_WMMA12] = { "wmma12", "WMMA (RDNA 4)", 32 },
+    [MATRIX_SYNC] = { "sync", "mma.sync", 32 },
+    [MATRIX_DPAS8] = { "dpas8", "XMX, sub-groups of 8", 8 },
+    [MATRIX_DPAS16] = { "dpas16", "XMX, sub-groups of 16", 16 },
 };
 enum { UNITS = sizeof units / sizeof *units, TRIAL = 40 };
 
@@ -114,11 +114,19 @@ static int fits(const dev_info *info, int lanes, const gemm_variant *v)
            && (slices > out ? slices : out) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
 }
 
+/* What replaces a unit's instruction by a loop; nothing for a real one. */
+enum { SOFTWARE = 48 };
+static void software_options(char out[SOFTWARE], const state *s)
+{
+    out[0] = '\0';
+    if (s->software)
+        snprintf(out, SOFTWARE, "-DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
+}
+
 static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc *g, const gemm_variant *v)
 {
-    char more[GEMM_VARIANT_OPTIONS + 80], own[GEMM_VARIANT_OPTIONS], software[48] = "";
-    if (s->software)
-        snprintf(software, sizeof software, "-DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
+    char more[GEMM_VARIANT_OPTIONS + 80], own[GEMM_VARIANT_OPTIONS], software[SOFTWARE];
+    software_options(software, s);
     const char *const words[] = { g->trans_a ? TRANS_A : "", g->trans_b ? TRANS_B : "",
                                   gemm_variant_options(own, &gemm_matrix_tunable, v),
                                   g->a_type == DTYPE_F32 ? BF16X3 : "", software };
@@ -316,6 +324,27 @@ const char *gemm_matrix_unit(gemm_context *c, const char **why)
     const state *s = state_of(c);
     *why = s && !s->unit ? s->why : NULL;
     return s && s->unit ? units[s->unit].what : NULL;
+}
+
+int gemm_matrix_number(gemm_context *c, int *lanes)
+{
+    const state *s = state_of(c);
+    const int unit = s ? s->unit : MATRIX_NONE;
+    *lanes = units[unit].lanes;
+    return unit;
+}
+
+gt_status gemm_matrix_program(gemm_context *c, const dev_family *f, dtype storage, const char *options,
+                              dev_program **out)
+{
+    const state *s = state_of(c);
+    char all[GEMM_OPTIONS], software[SOFTWARE];
+    if (!s || !s->unit)
+        return gt_fail(GT_UNSUPPORTED, "cannot build '%s' for '%s': it has no matrix unit for us", f->file,
+                       dev_info_of(gemm_device(c))->id);
+    software_options(software, s);
+    snprintf(all, sizeof all, "%s%s%s", options, *software ? " " : "", software);
+    return gemm_program(c, f, storage, all, out);
 }
 
 /* ---- the engine -------------------------------------------------------------------------------- */

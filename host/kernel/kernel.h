@@ -193,6 +193,9 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
                                 const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                                 const kernel_attention_in *d, dev_buffer *scratch);
 uint64_t kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
+/* The first launch of the gradient by itself: delta fp32 (B,H,T) = sum of dout * out over each row of a head. */
+gt_status kernel_attention_delta(dev_list *l, kernel_set *k, const kernel_attention_shape *s, dev_buffer *out,
+                                 dev_buffer *dout, dev_buffer *delta);
 /* Two products of T x T x D a head, or five of the gradient; half of each if causal, and of a window what is in it. */
 double kernel_attention_flops(const kernel_attention_shape *s, int gradient);
 /* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on

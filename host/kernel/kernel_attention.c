@@ -5,6 +5,7 @@
  * side's blocks; fewer give every core something to do when there are few heads. Backward, it
  * owns a whole head where there are heads enough (owns_heads).
  * GPU: a work-group of 16 x 16 owns 64 rows of a head, and 64 or 128 columns of its results. */
+#include "host/kernel/kernel_args.h"
 #include "host/kernel/kernel_cases_private.h"
 #include "host/kernel/kernel_private.h"
 
@@ -121,50 +122,43 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attentio
 
 /* ---- arguments, in the order of the kernels' macros ------------------------------------------- */
 
-enum { MOST_ARGS = 40 };
-
-typedef struct arguments {
-    dev_arg at[MOST_ARGS];
-    int count;
-} arguments;
-
-static void push(arguments *a, dev_arg value)
+void kernel_args_push(kernel_args *a, dev_arg value)
 {
-    assert(a->count < MOST_ARGS);
+    assert(a->count < KERNEL_ARGS_MOST);
     a->at[a->count++] = value;
 }
 
-static void take_shape(arguments *a, const kernel_attention_shape *s)
+void kernel_args_shape(kernel_args *a, const kernel_attention_shape *s)
 {
-    push(a, dev_arg_i32(s->B));
-    push(a, dev_arg_i32(s->T));
-    push(a, dev_arg_i32(s->H));
-    push(a, dev_arg_i32(s->H / s->KV));
-    push(a, dev_arg_i32(s->D));
-    push(a, dev_arg_i32(s->causal));
-    push(a, dev_arg_f32(s->scale));
-    push(a, dev_arg_buffer(s->lengths));
-    push(a, dev_arg_i32(s->window));
-    push(a, dev_arg_buffer(s->starts));
+    kernel_args_push(a, dev_arg_i32(s->B));
+    kernel_args_push(a, dev_arg_i32(s->T));
+    kernel_args_push(a, dev_arg_i32(s->H));
+    kernel_args_push(a, dev_arg_i32(s->H / s->KV));
+    kernel_args_push(a, dev_arg_i32(s->D));
+    kernel_args_push(a, dev_arg_i32(s->causal));
+    kernel_args_push(a, dev_arg_f32(s->scale));
+    kernel_args_push(a, dev_arg_buffer(s->lengths));
+    kernel_args_push(a, dev_arg_i32(s->window));
+    kernel_args_push(a, dev_arg_buffer(s->starts));
 }
 
-static void take_drop(arguments *a, const kernel_dropout *drop, int H)
+static void take_drop(kernel_args *a, const kernel_dropout *drop, int H)
 {
-    push(a, dev_arg_buffer(drop ? drop->random : NULL));
-    push(a, dev_arg_u32(drop ? drop->stream : 0));
-    push(a, dev_arg_u32(kernel_dropout_limit(drop)));
-    push(a, dev_arg_f32(kernel_dropout_factor(drop)));
-    push(a, dev_arg_i32(drop ? drop->first_head : 0));
-    push(a, dev_arg_i32(drop && drop->heads ? drop->heads : H));
+    kernel_args_push(a, dev_arg_buffer(drop ? drop->random : NULL));
+    kernel_args_push(a, dev_arg_u32(drop ? drop->stream : 0));
+    kernel_args_push(a, dev_arg_u32(kernel_dropout_limit(drop)));
+    kernel_args_push(a, dev_arg_f32(kernel_dropout_factor(drop)));
+    kernel_args_push(a, dev_arg_i32(drop ? drop->first_head : 0));
+    kernel_args_push(a, dev_arg_i32(drop && drop->heads ? drop->heads : H));
 }
 
-static void take_heads(arguments *a, const kernel_attention_in *in)
+void kernel_args_heads(kernel_args *a, const kernel_attention_in *in)
 {
     const kernel_heads *const each[] = { &in->q, &in->k, &in->v };
     for (int i = 0; i < 3; i++) {
-        push(a, dev_arg_buffer(each[i]->buffer));
-        push(a, dev_arg_u64((uint64_t)each[i]->first));
-        push(a, dev_arg_i32(each[i]->stride));
+        kernel_args_push(a, dev_arg_buffer(each[i]->buffer));
+        kernel_args_push(a, dev_arg_u64((uint64_t)each[i]->first));
+        kernel_args_push(a, dev_arg_i32(each[i]->stride));
     }
 }
 
@@ -172,13 +166,13 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_sh
                            const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse)
 {
     const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
-    arguments a = { .count = 0 };
-    take_shape(&a, s);
+    kernel_args a = { .count = 0 };
+    kernel_args_shape(&a, s);
     take_drop(&a, drop, s->H);
-    take_heads(&a, in);
-    push(&a, dev_arg_buffer(out));
-    push(&a, dev_arg_buffer(lse));
-    push(&a, dev_arg_i32(rows));
+    kernel_args_heads(&a, in);
+    kernel_args_push(&a, dev_arg_buffer(out));
+    kernel_args_push(&a, dev_arg_buffer(lse));
+    kernel_args_push(&a, dev_arg_i32(rows));
     gt_status st = kernel_attention_check(k, s, in);
     return st ? st : launch_blocks(l, k, s, some_heads(drop, s->H), "attention_forward", heads, rows, a.at, a.count);
 }
@@ -209,13 +203,19 @@ static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention
                               dev_buffer *dout, dev_buffer *scratch)
 {
     const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
-    arguments a = { .count = 0 };
-    take_shape(&a, s);
-    push(&a, dev_arg_buffer(out));
-    push(&a, dev_arg_buffer(dout));
-    push(&a, dev_arg_buffer(scratch));
-    push(&a, dev_arg_i32(rows));
+    kernel_args a = { .count = 0 };
+    kernel_args_shape(&a, s);
+    kernel_args_push(&a, dev_arg_buffer(out));
+    kernel_args_push(&a, dev_arg_buffer(dout));
+    kernel_args_push(&a, dev_arg_buffer(scratch));
+    kernel_args_push(&a, dev_arg_i32(rows));
     return launch_blocks(l, k, s, some, "attention_delta", heads, rows, a.at, a.count);
+}
+
+gt_status kernel_attention_delta(dev_list *l, kernel_set *k, const kernel_attention_shape *s, dev_buffer *out,
+                                 dev_buffer *dout, dev_buffer *delta)
+{
+    return launch_delta(l, k, s, 0, out, dout, delta);
 }
 
 gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
@@ -226,27 +226,27 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
     const int whole = owns_heads(k, keys);
     const int rows = k->cpu ? rows_each(k, queries, s->T) : BLOCK;
     const int key_rows = whole ? s->T : k->cpu ? rows_each(k, keys, s->T) : BLOCK;
-    arguments a = { .count = 0 };
-    take_shape(&a, s);
+    kernel_args a = { .count = 0 };
+    kernel_args_shape(&a, s);
     take_drop(&a, drop, s->H);
-    take_heads(&a, in);
-    push(&a, dev_arg_buffer(dout));
-    push(&a, dev_arg_buffer(lse));
-    push(&a, dev_arg_buffer(scratch));
-    take_heads(&a, d);
+    kernel_args_heads(&a, in);
+    kernel_args_push(&a, dev_arg_buffer(dout));
+    kernel_args_push(&a, dev_arg_buffer(lse));
+    kernel_args_push(&a, dev_arg_buffer(scratch));
+    kernel_args_heads(&a, d);
     const int plain = a.count;
     gt_status st = kernel_attention_check(k, s, in);
     if (!st)
         st = kernel_attention_check(k, s, d);
     if (!st)
         st = launch_delta(l, k, s, some, out, dout, scratch);
-    push(&a, dev_arg_i32(rows));
+    kernel_args_push(&a, dev_arg_i32(rows));
     if (!st && !whole)
         st = launch_blocks(l, k, s, some, "attention_dq", queries, rows, a.at, a.count);
     a.count = plain;
-    push(&a, dev_arg_i32(key_rows));
+    kernel_args_push(&a, dev_arg_i32(key_rows));
     if (k->cpu)
-        push(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
+        kernel_args_push(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
     return st ? st : launch_blocks(l, k, s, some, "attention_dkv", keys, key_rows, a.at, a.count);
 }
 
@@ -269,22 +269,22 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
 {
     const dev_arg sizes[] = { dev_arg_i32(s->T), dev_arg_i32(s->H), dev_arg_i32(s->H / s->KV), dev_arg_i32(s->D),
                               dev_arg_i32(capacity) };
-    arguments append = { .count = 0 }, attend = { .count = 0 };
+    kernel_args append = { .count = 0 }, attend = { .count = 0 };
     for (int i = 0; i < KERNEL_ARGS(sizes); i++) {
-        push(&append, sizes[i]);
-        push(&attend, sizes[i]);
+        kernel_args_push(&append, sizes[i]);
+        kernel_args_push(&attend, sizes[i]);
     }
-    push(&attend, dev_arg_f32(s->scale));
-    push(&attend, dev_arg_i32(s->window));
-    push(&append, dev_arg_buffer(first));
-    push(&attend, dev_arg_buffer(first));
-    take_heads(&append, in);
-    take_heads(&attend, in);
-    push(&append, dev_arg_buffer(keys));
-    push(&attend, dev_arg_buffer(keys));
-    push(&append, dev_arg_buffer(values));
-    push(&attend, dev_arg_buffer(values));
-    push(&attend, dev_arg_buffer(out));
+    kernel_args_push(&attend, dev_arg_f32(s->scale));
+    kernel_args_push(&attend, dev_arg_i32(s->window));
+    kernel_args_push(&append, dev_arg_buffer(first));
+    kernel_args_push(&attend, dev_arg_buffer(first));
+    kernel_args_heads(&append, in);
+    kernel_args_heads(&attend, in);
+    kernel_args_push(&append, dev_arg_buffer(keys));
+    kernel_args_push(&attend, dev_arg_buffer(keys));
+    kernel_args_push(&append, dev_arg_buffer(values));
+    kernel_args_push(&attend, dev_arg_buffer(values));
+    kernel_args_push(&attend, dev_arg_buffer(out));
     const kernel_attention_shape plain = { .D = s->D };         /* its kernels have no masks */
     dev_program *p;
     gt_status st = kernel_attention_check(k, s, in);

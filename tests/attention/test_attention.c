@@ -31,6 +31,7 @@ typedef struct place {
     kernel_set *k;
     gemm_context *g;            /* NULL: the kernel; else the engine whose tiles are meant */
     dtype type;
+    double rounding;            /* what sums over probabilities are off by; 0: what fp32 is */
 } place;
 
 static int place_open(place *p, const char *style, dtype type)
@@ -68,6 +69,7 @@ static int place_open_tiles(place *p, const char *engine, dtype type)
     with.gemm = p->g;
     if (!st)
         st = attention_engine(&with, 0, &name);
+    p->rounding = type == DTYPE_BF16 ? 1.0 / 256 : 0.0;     /* probabilities, where they multiply that */
     if (!st && !strcmp(name, engine))
         return 1;
     check_skip("'%s' has no tiles of engine %s in %s", dev_info_of(p->d)->id, engine, dtype_name(type));
@@ -82,6 +84,31 @@ static void place_close(place *p)
     gemm_context_release(p->g);
     kernel_set_release(p->k);
     dev_close(p->d);
+}
+
+/* A matrix unit: that of the device, or the layout of one with a loop for its instruction, whose programs take a
+ * CPU seconds each to compile. 0 where there is none, and a skip if it is the device's. */
+static int place_open_matrix(place *p, const char *unit, dtype type)
+{
+    char text[32];
+    const char *why = NULL;
+    snprintf(text, sizeof text, "software:%s", unit ? unit : "");
+    if (!place_open(p, "gpu", type))
+        return 0;
+    if (unit)
+        setenv("GEARTRAIN_MATRIX", text, 1);
+    const gt_status st = gemm_context_create(&p->g, p->d, "matrix");
+    const int has = !st && gemm_matrix_unit(p->g, &why);
+    unsetenv("GEARTRAIN_MATRIX");
+    p->rounding = type == DTYPE_BF16 ? 1.0 / 256 : 1.0 / 2048;
+    if (has)
+        return 1;
+    if (!unit && (!st || st == GT_UNSUPPORTED))
+        check_skip("'%s' has no matrix unit for us", dev_info_of(p->d)->id);
+    else
+        CHECKF(0, "%s: %s", unit ? unit : "the device's own", why ? why : gt_message());
+    place_close(p);
+    return 0;
 }
 
 /* An array on the device between guards, and its values in double. */
@@ -241,8 +268,7 @@ static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int o
     if (good) {
         const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
-        /* Tiles round probabilities to bf16 where they multiply that. */
-        const double rounding = p->g && p->type == DTYPE_BF16 ? 1.0 / 256 : 1e-5;
+        const double rounding = p->rounding > 0.0 ? p->rounding : 1e-5;
         const attention_how how = { p->g, p->k, &sizes, on };
         reference_attention_masked(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, want_out, want_lse);
         reference_attention_masked_grad(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, dout.value, want_dqkv);
@@ -602,7 +628,7 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
             }
         }
         const double error = (p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3) * G * sqrt((double)D);
-        const double rounding = p->g && p->type == DTYPE_BF16 ? 1.0 / 256 : 1e-5;
+        const double rounding = p->rounding > 0.0 ? p->rounding : 1e-5;
         const attention_how how = { p->g, p->k, &sizes, on };
         good = CHECK_OK(forward(l, p, &how, &in, &out, &lse, &scratch))
                && CHECK_OK(gradient(l, p, &how, &in, &out, &lse, &dout, &d, &scratch)) && CHECK_OK(dev_run(l, 0, -1))
@@ -645,6 +671,96 @@ static void heads_of_keys_serve_several_of_queries(void)
             CHECK(good);
             place_close(&p);
         }
+}
+
+/* ---- the matrix unit ------------------------------------------------------------------------------ */
+
+/* The device's own, in every size and with every mask. */
+static void the_matrix_unit_matches(void)
+{
+    static const int lengths[] = { 1, 15, 16, 63, 64, 65, 129, 200 };
+    static const int heads[] = { 64, 16, 128, 48, 64, 96, 128, 64 };
+    static int32_t starts[2 * 200];
+    const int32_t padded[] = { 0, 69, 1, 35, 70 };
+    for (dtype t = DTYPE_BF16; t <= DTYPE_F16; t++) {
+        place p;
+        int good = 1;
+        if (!place_open_matrix(&p, NULL, t))
+            continue;
+        for (int i = 0; good && i < (tiny() ? 4 : 8); i++)
+            good = attention_case(&p, i % 2 ? 1 : 3, lengths[i], heads[i], i % 3 ? 1 : 2, i % 4 != 1, 0.0f, 0, NULL);
+        good = good && attention_case(&p, 5, 70, 64, 1, 0, 0.0f, 0, padded)
+               && attention_case(&p, 4, 70, 128, 1, 1, 0.0f, 0, padded + 1);
+        for (int w = 0; good && w < 3; w++) {
+            const reference_mask window = { .causal = 1, .window = w ? 64 : 3 };
+            const reference_mask both = { .causal = 1, .window = w ? 0 : 65, .starts = starts };
+            cut_documents(starts, 2, 130, 5 + 20 * w);
+            good = masked_case(&p, 1, 130, 64, 2, 0.0f, 0, &window) && masked_case(&p, 2, 130, 128, 1, 0.0f, 0, &both);
+        }
+        CHECK(good && grouped_case(&p, 1, 70, 32, 1, 3, 1, 0.0f) && grouped_case(&p, 2, 67, 64, 2, 2, 0, 0.0f));
+        place_close(&p);
+    }
+}
+
+/* Each unit's layout, with a loop for its instruction: several groups of rows, blocks of keys, and a ragged end; own
+ * factors in registers, and of wide heads in local memory, one of two or both. The first unit with every mask and in
+ * fp16 as well. Programs compile for seconds here. */
+static void the_matrix_unit_matches_in_every_layout(void)
+{
+    static const struct {
+        const char *name;
+        int D;
+    } units[] = {
+        { "wmma11", 32 }, { "mfma", 48 }, { "wmma12", 80 }, { "sync", 80 }, { "dpas8", 32 }, { "dpas16", 16 }
+    };
+    static int32_t starts[2 * 140];
+    const int32_t padded[] = { 0, 69, 1, 70 };
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        for (dtype t = DTYPE_BF16; t <= (i == 0 && !tiny() ? DTYPE_F16 : DTYPE_BF16); t++) {
+            const int T = tiny() ? 19 : 140, D = tiny() ? 16 : units[i].D, H = tiny() ? 1 : 2;
+            const reference_mask both = { .causal = 1, .window = 50, .starts = starts };
+            const char *name = "";
+            place p;
+            if (!place_open_matrix(&p, units[i].name, t))
+                continue;
+            const kernel_attention_shape s = { .B = 1, .T = T, .H = H, .KV = H, .D = D, .causal = 1, .scale = 1.0f };
+            const attention_how how = { p.g, p.k, &s, NULL };
+            for (int gradient = 0; gradient < 2; gradient++)
+                CHECK(!attention_engine(&how, gradient, &name) && !strcmp(name, "matrix"));
+            int good = attention_case(&p, 1, T, D, H, 1, 0.0f, 0, NULL);
+            cut_documents(starts, 2, T, 10);
+            if (good && i == 0 && !tiny())
+                good = attention_case(&p, 2, 70, D, 1, 0, 0.0f, 0, NULL)
+                       && attention_case(&p, 4, 70, D, 1, 0, 0.0f, 0, padded)
+                       && masked_case(&p, 2, T, D, 1, 0.0f, 0, &both) && grouped_case(&p, 2, 33, D, 2, 2, 1, 0.0f);
+            CHECK(good);
+            place_close(&p);
+        }
+}
+
+/* Dropout, fp32 and heads that are no whole tiles, or too wide, are the kernel's. */
+static void the_kernel_keeps_what_the_matrix_unit_is_not_for(void)
+{
+    const kernel_dropout drop = { .p = 0.1f };
+    for (dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
+        place p;
+        const char *name = "";
+        if (!place_open_matrix(&p, "sync", t))
+            continue;
+        kernel_attention_shape s = { .B = 1, .T = 8, .H = 2, .KV = 2, .D = 48, .causal = 1, .scale = 1.0f };
+        attention_how how = { p.g, p.k, &s, NULL };
+        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, t == DTYPE_F32 ? "kernel" : "matrix"));
+        how.drop = &drop;
+        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
+        how.drop = NULL;
+        for (int D = 1; D < 300; D += D < 40 ? 1 : 80) {
+            s.D = D;
+            CHECKF(!attention_engine(&how, 0, &name)
+                       && !strcmp(name, t != DTYPE_F32 && D % 16 == 0 && D <= 128 ? "matrix" : "kernel"),
+                   "%d: %s", D, name);
+        }
+        place_close(&p);
+    }
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------- */
@@ -912,6 +1028,9 @@ const check_case check_cases[] = {
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),
     CASE(heads_that_are_too_large_are_refused),
+    CASE(the_matrix_unit_matches),
+    CASE(the_matrix_unit_matches_in_every_layout),
+    CASE(the_kernel_keeps_what_the_matrix_unit_is_not_for),
     CASE(native_tiles_match_the_reference),
     CASE(onednn_tiles_match_the_reference),
     CASE(tiles_match_the_kernel_where_heads_share_keys),

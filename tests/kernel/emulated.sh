@@ -175,6 +175,10 @@ fi
 choose "$chip"
 planted kernel/test_kernel every_case_matches_in_fp32 'barrier(CLK_LOCAL_MEM_FENCE);=>' "a program without barriers"
 planted gemm/test_gemm tiled_agrees_in_the_gpu_style 'y * 4 + i % 4=>y * 4 + (i + 1) % 4' "a product with rows in the wrong place"
+planted attention/test_attention the_matrix_unit_matches \
+    'barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */=>' "attention that overtakes a block"
+planted attention/test_attention the_matrix_unit_matches '^ (uint)distance=>^ 1' "an exchange with the wrong lane"
+planted attention/test_attention the_matrix_unit_matches 'key > seen[t][i]=>key > seen[t][i] + 1' "a key too many"
 wrong_unit 'p[MMA_C_ROW(lane, r) * ld + MMA_C_COLUMN(lane, r)]=>p[MMA_C_COLUMN(lane, r) * ld + MMA_C_ROW(lane, r)]' \
     "a transposed tile"
 wrong_unit 'lane = item % MMA_LANES=>lane = (item + 1) % MMA_LANES' "a wrong lane"

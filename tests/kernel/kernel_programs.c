@@ -6,6 +6,7 @@
  *                                  no: not for Intel's GPUs; WORD: more options there, "-" for none
  *   kernel_programs FILE       the text that the host gives a compiler for it              */
 #include "cl/kernels.h"
+#include "host/attention/attention_matrix.h"
 #include "host/gemm/engine.h"
 #include "host/kernel/kernel_private.h"
 
@@ -13,14 +14,17 @@
 
 static void show(const dev_family *f)
 {
-    for (const dev_variant *v = f->variants; v->options; v++)
-        for (dtype t = DTYPE_F32; t <= (f->stored ? DTYPE_F16 : DTYPE_F32); t++) {
-            if (v->flags & DEV_CPU_ONLY || (v->flags & DEV_16BIT_ONLY && t == DTYPE_F32))
+    for (const dev_variant *v = f->variants; v->options; v++) {
+        const dtype first = v->flags & DEV_16BIT_ONLY ? DTYPE_BF16 : DTYPE_F32;
+        for (dtype t = first; t <= (f->stored ? DTYPE_F16 : DTYPE_F32); t++) {
+            if (v->flags & DEV_CPU_ONLY)
                 continue;
-            printf("%s %s %s %s %s %s\n", v->flags & DEV_FOR_ALL && t == DTYPE_F32 ? "all" : "one",
+            printf("%s %s %s %s %s %s\n",
+                   v->flags & DEV_FOR_ALL && (t == DTYPE_F32 || first != DTYPE_F32) ? "all" : "one",
                    v->flags & DEV_NOT_INTEL ? "no" : "any", f->intel ? f->intel : "-", f->file,
                    f->stored ? dev_store_option(t) : "", v->options);
         }
+    }
 }
 
 int main(int argc, char **argv)
@@ -37,5 +41,6 @@ int main(int argc, char **argv)
         show(&kernel_family_at(i)->program);
     for (int i = 0; gemm_family_at(i); i++)
         show(gemm_family_at(i));
+    show(&attention_matrix_family);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include "tests/check.h"
 
 #include "cl/kernels.h"
+#include "host/attention/attention_matrix.h"
 #include "host/base/random.h"
 #include "host/gemm/engine.h"
 #include "host/kernel/kernel_cases.h"
@@ -46,7 +47,7 @@ static int families_of(const char *file)
         found += !strcmp(kernel_family_at(i)->program.file, file);
     for (int i = 0; gemm_family_at(i); i++)
         found += !strcmp(gemm_family_at(i)->file, file);
-    return found;
+    return found + !strcmp(attention_matrix_family.file, file);
 }
 
 static void every_kernel_file_has_one_family_and_every_family_cases(void)

@@ -21,9 +21,13 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-vendors-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 
 # The programs and their texts, from the tables of kernel families. Each compiler's first chip takes
-# every storage type; the others, which differ in registers and instructions, what is marked so, in fp32.
+# every storage type; the others, which differ in registers and instructions, what is marked so, in fp32, or in
+# both other types what has them alone.
 list=$BUILD/tests/kernel/kernel_programs
 "$list" > "$work/programs" || exit 1
+
+# What is to hold instructions of the matrix unit, where a chip has one.
+matrix_kernels='matrix_probe|gemm_matrix|attention_matrix_[a-z]*'
 
 # ---- compilers --------------------------------------------------------------------------------
 
@@ -49,7 +53,7 @@ compile_amd()       # chip source output options
     gfx11* | gfx12*) matrix=v_wmma ;;
     *) return 0 ;;
     esac
-    if grep -qE '^(matrix_probe|gemm_matrix):' "$out" && ! grep -q $matrix "$out"; then
+    if grep -qE "^($matrix_kernels):" "$out" && ! grep -q $matrix "$out"; then
         echo "no $matrix instruction comes of it"
         return 1
     fi
@@ -98,7 +102,7 @@ compile_nvidia()
         -Xclang -target-cpu -Xclang "$chip" -Xclang -mlink-builtin-bitcode \
         -Xclang /usr/lib/clc/nvptx64--nvidiacl.bc -Wno-linker-warnings -D__NV_CL_C_VERSION=120 -fgnu-keywords \
         -O3 -S "$@" "$source" -o "$out" || return 1
-    if grep -qE 'entry (matrix_probe|gemm_matrix)\(' "$out" && ! grep -q 'mma\.sync' "$out"; then
+    if grep -qE "entry ($matrix_kernels)\(" "$out" && ! grep -q 'mma\.sync' "$out"; then
         echo "no mma.sync comes of it"
         return 1
     fi
@@ -162,7 +166,7 @@ if [ -z "$targets" ]; then
     exit 77
 fi
 
-export work
+export work matrix_kernels
 export -f compile compile_amd compile_intel compile_nvidia compile_spirv
 number=0
 while read -r who intel more_intel file options; do

@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: MIT */
+/* cl/attention_matrix.cl - attention by a device's matrix unit; what it computes, its arguments and its masks are
+ * those of attention.cl. Without dropout, of 16-bit storage, for heads of HEAD columns, a multiple of 16.
+ *
+ * A work-group is four waves. Each owns OWN_TILES tiles of 16 rows of Q, as factors in its registers, and all walk
+ * together over blocks of BLOCK keys, which go through local memory, fetched into registers while the block before
+ * is computed with:
+ *
+ *             own: 16 queries a tile           S: own queries by keys that pass, in registers
+ *   K  [ keys | d together ]   -- times Q -->   masks, maximum, exp2, sum: a lane's own queries
+ *   V' [ d | keys together ]   -- times P -->   O: own queries by d, in registers
+ *
+ * P stays where S was: mma.clh says which of the two factors has the layout of a result, and own rows are that
+ * factor. So a lane has few own rows (one, on AMD), whose scores it reduces by itself but for an exchange or two with
+ * the lanes that share them. P is rounded to the storage type on the way, sums are fp32.
+ *
+ * The gradient has two kernels. In attention_matrix_dq queries are own and keys pass, in attention_matrix_dkv keys
+ * are own and queries pass; both compute S, and dP = dout V', side by side, and P again from lse:
+ *
+ *   dq:   K [ keys | d ]  V [ keys | d ]  K' [ d | keys ]                     dQ += dS K
+ *   dkv:  Q [ queries | d ]  dout [ queries | d ]  and both turned            dV += P' dout,  dK += dS' Q
+ *
+ * So every result has one owner that sums in a fixed order. Where registers do not hold both own factors beside two
+ * results, OWN_LOCAL of them stay in local memory.
+ *
+ * The host sets with -D: STORE, LENGTHS, FLOORS as for attention.cl, MMA_UNIT and MMA_SOFTWARE as for mma.clh, and
+ *   HEAD        columns of a head, a multiple of 16, at most 128                           [64]
+ *   GRADIENT    the kernels of the gradient, else that of forward                            [off]
+ *   OWN_TILES   tiles of 16 own rows a wave: each piece of the other factor serves so many   [what registers hold]
+ *   PASS_TILES  tiles of 16 passing rows a block                                             [what registers hold] */
+#include "common.clh"
+#include "mma.clh"
+#include "attention_args.clh"
+
+#ifndef HEAD
+#define HEAD 64
+#endif
+#ifdef GRADIENT
+#define IS_GRADIENT 1
+#else
+#define IS_GRADIENT 0
+#endif
+
+#if MMA_UNIT != MMA_NONE && STORE != 0
+
+/* What registers hold: those of MFMA are twice as many, and WMMA's factors twice as large on RDNA 3. */
+#ifndef OWN_TILES
+#define OWN_TILES (MMA_UNIT == MMA_MFMA || (MMA_UNIT == MMA_SYNC && HEAD <= 64 && !IS_GRADIENT) ? 2 : 1)
+#endif
+#ifndef PASS_TILES
+#define PASS_TILES (IS_GRADIENT ? (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 2 : 1) \
+                                : (HEAD <= 64 && MMA_UNIT != MMA_SYNC ? 4 : 2))
+#endif
+#ifndef OWN_LOCAL
+#define OWN_LOCAL (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 0 : MMA_UNIT == MMA_SYNC ? 1 : 2)
+#endif
+/* 1: attention_matrix_dkv fetches a block into registers while it computes with the one before. */
+#ifndef AHEAD
+#define AHEAD (HEAD <= 64 || (MMA_UNIT != MMA_WMMA11 && MMA_UNIT != MMA_WMMA12))
+#endif
+
+#define WAVES 4
+#define ITEMS (WAVES * MMA_LANES)
+#define STEPS (HEAD / 16)
+#define PIECES (HEAD / 8)
+#define WAVE_ROWS (16 * OWN_TILES)
+#define ROWS (WAVES * WAVE_ROWS)
+#define BLOCK (16 * PASS_TILES)
+#define LD_D MMA_LD(HEAD)
+#define LD_BLOCK MMA_LD(BLOCK)
+#define LOG2_E 1.44269504f
+#define LN_2 0.693147181f
+
+/* ---- from global to local memory ------------------------------------------------------------------ */
+
+/* Eight neighbours; wide loads want alignment. Within a block 32 bits count elements: half the registers. */
+static ushort8 fetch8(__global const ushort *p, uint i, int aligned)
+{
+    return aligned ? *(__global const ushort8 *)(p + i) : vload8(0, p + i);
+}
+
+/* A block of rows, ld apart, in registers: pieces of eight, those of a row by neighbouring items. Rows from `rows` on
+ * are 0. */
+#define ROW_FETCHES ((BLOCK * PIECES + ITEMS - 1) / ITEMS)
+MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int rows, int item,
+                           int aligned)
+{
+    MMA_UNROLL
+    for (int f = 0; f < ROW_FETCHES; f++) {
+        const int i = item + f * ITEMS, row = i / PIECES;
+        part[f] = row < rows ? fetch8(p, (uint)row * ld + i % PIECES * 8, aligned) : (ushort8)(ushort)0;
+    }
+}
+
+MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], int item)
+{
+    MMA_UNROLL
+    for (int f = 0; f < ROW_FETCHES; f++) {
+        const int i = item + f * ITEMS;
+        if (i < BLOCK * PIECES)
+            *(__local ushort8 *)(to + i / PIECES * LD_D + i % PIECES * 8) = part[f];
+    }
+}
+
+/* The same by pairs of neighbouring rows, which turned lie beside each other. Two neighbouring items have a row's
+ * neighbouring pieces, and the next two those of the next rows: so what they keep goes to different banks. */
+#define PAIR_FETCHES ((BLOCK / 2 * PIECES + ITEMS - 1) / ITEMS)
+#define PAIR_ROW(i) ((i) / 2 % (BLOCK / 2) * 2)
+#define PAIR_D(i) (((i) % 2 + (i) / BLOCK * 2) * 8)
+MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int rows, int item,
+                            int aligned)
+{
+    MMA_UNROLL
+    for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
+        const int i = item + f / 2 * ITEMS, row = PAIR_ROW(i) + f % 2;
+        part[f] = row < rows && PAIR_D(i) < HEAD ? fetch8(p, (uint)row * ld + PAIR_D(i), aligned)
+                                                 : (ushort8)(ushort)0;
+    }
+}
+
+MMA_INLINE void keep_pairs(__local ushort *to, const ushort8 part[2 * PAIR_FETCHES], int item)
+{
+    MMA_UNROLL
+    for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
+        const int i = item + f / 2 * ITEMS;
+        if (PAIR_D(i) < HEAD)
+            *(__local ushort8 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + PAIR_D(i)) = part[f];
+    }
+}
+
+/* to: HEAD rows of BLOCK. */
+MMA_INLINE void keep_turned(__local ushort *to, const ushort8 part[2 * PAIR_FETCHES], int item)
+{
+    MMA_UNROLL
+    for (int f = 0; f < 2 * PAIR_FETCHES; f += 2) {
+        const int i = item + f / 2 * ITEMS;
+        if (PAIR_D(i) < HEAD) {
+            __local uint *d = (__local uint *)(to + PAIR_D(i) * LD_BLOCK + PAIR_ROW(i));
+            const uint8 pair = convert_uint8(part[f]) | convert_uint8(part[f + 1]) << 16;
+            d[0] = pair.s0;
+            d[LD_BLOCK / 2] = pair.s1;
+            d[2 * (LD_BLOCK / 2)] = pair.s2;
+            d[3 * (LD_BLOCK / 2)] = pair.s3;
+            d[4 * (LD_BLOCK / 2)] = pair.s4;
+            d[5 * (LD_BLOCK / 2)] = pair.s5;
+            d[6 * (LD_BLOCK / 2)] = pair.s6;
+            d[7 * (LD_BLOCK / 2)] = pair.s7;
+        }
+    }
+}
+
+/* The group's own rows in local memory. */
+MMA_INLINE void keep_own(__local ushort *to, __global const ushort *p, int ld, int rows, int item, int aligned)
+{
+    for (int i = item; i < ROWS * PIECES; i += ITEMS) {
+        const int row = i / PIECES, d = i % PIECES * 8;
+        *(__local ushort8 *)(to + row * LD_D + d) =
+            row < rows ? fetch8(p, (uint)row * ld + d, aligned) : (ushort8)(ushort)0;
+    }
+}
+
+/* A wave's, as factors; `to` is free before and behind. */
+MMA_INLINE void load_own(coop_mat_ab own[OWN_TILES][STEPS], __local ushort *to, __global const ushort *p, int ld,
+                         int rows, int item, int aligned)
+{
+    const int lane = item % MMA_LANES, wave = item / MMA_LANES;
+    keep_own(to, p, ld, rows, item, aligned);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            own[t][d] = coop_mat_load_own(to + (wave * WAVE_ROWS + t * 16) * LD_D + d * 16, LD_D, lane);
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
+/* ---- products --------------------------------------------------------------------------------------- */
+
+/* s = own rows times those of a block, both with d together. */
+MMA_INLINE void scores(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_ab own[OWN_TILES][STEPS],
+                       __local const ushort *rows, int lane MMA_SCRATCH_ARG)
+{
+    MMA_UNROLL
+    for (int j = 0; j < PASS_TILES; j++) {
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++)
+            s[t][j] = coop_mat_zero();
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++) {
+            coop_mat_ab other = coop_mat_load_other(rows + j * 16 * LD_D + d * 16, LD_D, lane);
+            MMA_UNROLL
+            for (int t = 0; t < OWN_TILES; t++)
+                s[t][j] = coop_mat_muladd_own(own[t][d], other, s[t][j]);
+        }
+    }
+}
+
+/* The same where the wave's own rows lie in local memory. */
+MMA_INLINE void scores_local(coop_mat_c s[OWN_TILES][PASS_TILES], __local const ushort *own, __local const ushort *rows,
+                             int lane MMA_SCRATCH_ARG)
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++) {
+        MMA_UNROLL
+        for (int j = 0; j < PASS_TILES; j++)
+            s[t][j] = coop_mat_zero();
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++) {
+            coop_mat_ab a = coop_mat_load_own(own + t * 16 * LD_D + d * 16, LD_D, lane);
+            MMA_UNROLL
+            for (int j = 0; j < PASS_TILES; j++) {
+                coop_mat_ab other = coop_mat_load_other(rows + j * 16 * LD_D + d * 16, LD_D, lane);
+                s[t][j] = coop_mat_muladd_own(a, other, s[t][j]);
+            }
+        }
+    }
+}
+
+/* sums += p times a block that lies turned. */
+MMA_INLINE void gather(coop_mat_c sums[OWN_TILES][STEPS], coop_mat_c p[OWN_TILES][PASS_TILES],
+                       __local const ushort *turned, int lane MMA_SCRATCH_ARG)
+{
+    MMA_UNROLL
+    for (int j = 0; j < PASS_TILES; j++) {
+        coop_mat_ab own[OWN_TILES];
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++)
+            own[t] = coop_mat_as_own(p[t][j]);
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++) {
+            coop_mat_ab other = coop_mat_load_other(turned + d * 16 * LD_BLOCK + j * 16, LD_BLOCK, lane);
+            MMA_UNROLL
+            for (int t = 0; t < OWN_TILES; t++)
+                sums[t][d] = coop_mat_muladd_own(own[t], other, sums[t][d]);
+        }
+    }
+}
+
+/* Own rows `first`, ... of a head that begins at `at`; factor: of each own row. */
+MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, int T, coop_mat_c sums[OWN_TILES][STEPS],
+                        float factor[OWN_TILES][MMA_OWN_COUNT], int lane)
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r++) {
+                const int row = first + t * 16 + MMA_OWN(lane, r);
+                if (row < T)
+                    store1(to, at + row * ld + d * 16 + MMA_OTHER(lane, r),
+                           MMA_C_ELEMENT(sums[t][d], r) * factor[t][MMA_OWN_OF(r)]);
+            }
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------------- */
+
+#define GROUP __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
+#ifdef MMA_SOFTWARE
+#define SCRATCH                                              \
+    __local float mma_scratch_of_all[WAVES * MMA_SCRATCH];   \
+    __local float *mma_scratch = mma_scratch_of_all + get_local_id(0) / MMA_LANES * MMA_SCRATCH;
+#else
+#define SCRATCH
+#endif
+
+/* 1 if all rows of q, k and v begin at multiples of 8 elements, as those of dout do. */
+#define ALIGNED (((q_ld | k_ld | v_ld | (int)(q_from | k_from | v_from)) & 7) == 0)
+
+/* Local memory in units of 16 bytes. */
+#define OWN_ROOM (ROWS * LD_D / 8)
+
+#if !IS_GRADIENT
+
+/* A block of K and one of V, or the group's own rows. */
+#define FORWARD_ROOM ((BLOCK * LD_D + HEAD * LD_BLOCK) / 8)
+
+GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
+{
+    __local uint4 room[FORWARD_ROOM > OWN_ROOM ? FORWARD_ROOM : OWN_ROOM];
+    SCRATCH
+    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
+    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
+    const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
+    const int aligned = ALIGNED, S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
+    const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
+    const float factor = scale * LOG2_E;
+    __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
+    __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
+    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK * LD_D;
+
+    coop_mat_ab q[OWN_TILES][STEPS];
+    coop_mat_c o[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES];
+    float most[OWN_TILES][MMA_OWN_COUNT], sum[OWN_TILES][MMA_OWN_COUNT];
+    int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
+    ushort8 next_k[ROW_FETCHES], next_v[2 * PAIR_FETCHES];
+
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++) {
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            o[t][d] = coop_mat_zero();
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            most[t][i] = HIDDEN;
+            sum[t][i] = 0.0f;
+            seen[t][i] = causal ? min(row, S - 1) : S - 1;
+            low[t][i] = FLOOR(b, min(row, T - 1));
+        }
+    }
+    load_own(q, (__local ushort *)room,
+             (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld, T - first, item,
+             aligned);
+    fetch_rows(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
+    for (int j0 = begin; j0 < keys; j0 += BLOCK) {
+        keep_rows(ks, next_k, item);
+        barrier(CLK_LOCAL_MEM_FENCE);           /* and all have gathered from the V before */
+        fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
+        scores(s, q, ks, lane MMA_SCRATCH_PASS);
+
+        const int ragged = j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0;
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++) {
+            float shrink[MMA_OWN_COUNT], old[MMA_OWN_COUNT];
+            MMA_UNROLL
+            for (int i = 0; i < MMA_OWN_COUNT; i++)
+                old[i] = most[t][i];
+            MMA_UNROLL
+            for (int j = 0; j < PASS_TILES; j++)
+                MMA_UNROLL
+                for (int r = 0; r < MMA_C_COUNT; r++) {
+                    const int i = MMA_OWN_OF(r), key = j0 + j * 16 + MMA_OTHER(lane, r);
+                    float x = factor * MMA_C_ELEMENT(s[t][j], r);
+                    x = ragged & ((key > seen[t][i]) | (key < low[t][i])) ? HIDDEN : x;
+                    MMA_C_ELEMENT(s[t][j], r) = x;
+                    most[t][i] = fmax(most[t][i], x);
+                }
+            MMA_UNROLL
+            for (int i = 0; i < MMA_OWN_COUNT; i++) {
+                most[t][i] = mma_max_of(most[t][i], lane MMA_SCRATCH_PASS);
+                shrink[i] = mma_exp2(old[i] - most[t][i]);
+                sum[t][i] *= shrink[i];
+            }
+            MMA_UNROLL
+            for (int j = 0; j < PASS_TILES; j++)
+                MMA_UNROLL
+                for (int r = 0; r < MMA_C_COUNT; r++) {
+                    const float p = mma_exp2(MMA_C_ELEMENT(s[t][j], r) - most[t][MMA_OWN_OF(r)]);
+                    MMA_C_ELEMENT(s[t][j], r) = p;
+                    sum[t][MMA_OWN_OF(r)] += p;
+                }
+            MMA_UNROLL
+            for (int d = 0; d < STEPS; d++)
+                MMA_UNROLL
+                for (int r = 0; r < MMA_C_COUNT; r++)
+                    MMA_C_ELEMENT(o[t][d], r) *= shrink[MMA_OWN_OF(r)];
+        }
+        keep_turned(vs, next_v, item);
+        barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */
+        if (j0 + BLOCK < keys)
+            fetch_rows(next_k, k_at + (size_t)(j0 + BLOCK) * k_ld, k_ld, S - j0 - BLOCK, item, aligned);
+        gather(o, s, vs, lane MMA_SCRATCH_PASS);
+    }
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const float all = mma_sum_of(sum[t][i], lane MMA_SCRATCH_PASS);
+            if ((lane & MMA_SHARED) == 0 && row < T)
+                lse[(size_t)head * T + row] = S > 0 ? (most[t][i] + log2(all)) * LN_2 : 0.0f;
+            sum[t][i] = S > 0 ? 1.0f / all : 0.0f;
+        }
+    put_own(out, (size_t)b * T * H * D + h * D, (size_t)H * D, mine, T, o, sum, lane);
+}
+
+#else
+
+/* The own factors that stay in local memory, and in front of them what passes: behind it, where none stays, is room
+ * for one on its way to the registers. */
+#define PASS_ROOM(turned) ((2 * BLOCK * LD_D + (turned) * HEAD * LD_BLOCK) / 8)
+#define GRADIENT_ROOM(turned) \
+    (PASS_ROOM(turned) + OWN_LOCAL * OWN_ROOM > OWN_ROOM ? PASS_ROOM(turned) + OWN_LOCAL * OWN_ROOM : OWN_ROOM)
+
+/* Both own factors, from p and q: in registers, or where `local_p` and `local_q` are afterwards, the wave's rows. */
+#if OWN_LOCAL == 0
+#define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
+    coop_mat_ab own_p[OWN_TILES][STEPS], own_q[OWN_TILES][STEPS];             \
+    load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
+    load_own(own_q, (__local ushort *)room, Q, q_ld, rows, item, aligned);
+#elif OWN_LOCAL == 1
+#define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
+    coop_mat_ab own_p[OWN_TILES][STEPS];                                      \
+    load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
+    keep_own(stays, Q, q_ld, rows, item, aligned);                            \
+    __local const ushort *local_q = stays + wave * WAVE_ROWS * LD_D;
+#else
+#define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
+    keep_own(stays, P, p_ld, rows, item, aligned);                            \
+    keep_own(stays + ROWS * LD_D, Q, q_ld, rows, item, aligned);              \
+    __local const ushort *local_p = stays + wave * WAVE_ROWS * LD_D, *local_q = local_p + ROWS * LD_D;
+#endif
+#if OWN_LOCAL == 2
+#define SCORES_P(s, rows) scores_local(s, local_p, rows, lane MMA_SCRATCH_PASS)
+#else
+#define SCORES_P(s, rows) scores(s, own_p, rows, lane MMA_SCRATCH_PASS)
+#endif
+#if OWN_LOCAL == 0
+#define SCORES_Q(s, rows) scores(s, own_q, rows, lane MMA_SCRATCH_PASS)
+#else
+#define SCORES_Q(s, rows) scores_local(s, local_q, rows, lane MMA_SCRATCH_PASS)
+#endif
+
+GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+                               __global const float *delta, DQKV_ARGS)
+{
+    __local uint4 room[GRADIENT_ROOM(1)];
+    SCRATCH
+    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
+    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
+    const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
+    const int aligned = ALIGNED, S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
+    const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
+    const float factor = scale * LOG2_E;
+    __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
+    __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
+    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK * LD_D, *kt = vs + BLOCK * LD_D;
+    __local ushort *stays = kt + HEAD * LD_BLOCK;
+
+    coop_mat_c dq[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
+    float power[OWN_TILES][MMA_OWN_COUNT], dl[OWN_TILES][MMA_OWN_COUNT];
+    int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
+    ushort8 next_k[2 * PAIR_FETCHES], next_v[ROW_FETCHES];
+
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++) {
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            dq[t][d] = coop_mat_zero();
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const size_t at = (size_t)head * T + min(row, T - 1);
+            power[t][i] = lse[at] * LOG2_E;
+            dl[t][i] = delta[at];
+            seen[t][i] = causal ? min(row, S - 1) : S - 1;
+            low[t][i] = FLOOR(b, min(row, T - 1));
+        }
+    }
+    LOAD_OWN((__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld,
+             (__global const ushort *)dout + HEAD_AT(0, (size_t)H * D, h) + (size_t)first * H * D, H * D, T - first)
+    fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
+    fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item, aligned);
+    for (int j0 = begin; j0 < keys; j0 += BLOCK) {
+        keep_pairs(ks, next_k, item);
+        keep_turned(kt, next_k, item);
+        keep_rows(vs, next_v, item);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        const int next = j0 + BLOCK;
+        if (next < keys) {
+            fetch_pairs(next_k, k_at + (size_t)next * k_ld, k_ld, S - next, item, aligned);
+            fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item, aligned);
+        }
+        SCORES_P(s, ks);
+        SCORES_Q(dp, vs);
+        const int ragged = j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0;
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++)
+            MMA_UNROLL
+            for (int j = 0; j < PASS_TILES; j++)
+                MMA_UNROLL
+                for (int r = 0; r < MMA_C_COUNT; r++) {
+                    const int i = MMA_OWN_OF(r), key = j0 + j * 16 + MMA_OTHER(lane, r);
+                    float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[t][i]);
+                    p = ragged & ((key > seen[t][i]) | (key < low[t][i])) ? 0.0f : p;
+                    MMA_C_ELEMENT(s[t][j], r) = p * (MMA_C_ELEMENT(dp[t][j], r) - dl[t][i]);
+                }
+        gather(dq, s, kt, lane MMA_SCRATCH_PASS);
+        barrier(CLK_LOCAL_MEM_FENCE);           /* all have read before the next block is kept */
+    }
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++)
+            dl[t][i] = scale;
+    put_own(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, mine, T, dq, dl, lane);
+}
+
+/* A group sums over the G heads that look at its keys. */
+GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+                                __global const float *delta, DQKV_ARGS)
+{
+    __local uint4 room[GRADIENT_ROOM(2)];
+    __local float powers[BLOCK], deltas[BLOCK];
+#ifdef FLOORS
+    __local int lows[BLOCK];
+#endif
+    SCRATCH
+    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
+    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
+    const int owned = get_group_id(0) / blocks, b = owned / (H / G), kv = owned % (H / G);
+    const int mine = first + wave * WAVE_ROWS, aligned = ALIGNED, S = KEYS(b), C = H * D;
+    const float factor = scale * LOG2_E;
+    __local ushort *qs = (__local ushort *)room, *gs = qs + BLOCK * LD_D, *qt = gs + BLOCK * LD_D;
+    __local ushort *gt = qt + HEAD * LD_BLOCK, *stays = gt + HEAD * LD_BLOCK;
+
+    coop_mat_c dk[OWN_TILES][STEPS], dv[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
+    int from[OWN_TILES][MMA_OWN_COUNT];         /* the first query that sees a key */
+    ushort8 next_q[2 * PAIR_FETCHES], next_g[2 * PAIR_FETCHES];
+
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++) {
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            dk[t][d] = dv[t][d] = coop_mat_zero();
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            const int key = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            from[t][i] = key >= S ? T : causal ? key : 0;
+        }
+    }
+    LOAD_OWN((__global const ushort *)k_all + HEAD_AT(k_from, k_ld, kv) + (size_t)first * k_ld, k_ld,
+             (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, kv) + (size_t)first * v_ld, v_ld, T - first)
+    for (int h = kv * G; h < kv * G + G; h++) {
+        const size_t head = ((size_t)b * H + h) * T;
+        __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h);
+        __global const ushort *g_at = (__global const ushort *)dout + HEAD_AT(0, (size_t)C, h);
+        const int begin = causal ? first / BLOCK * BLOCK : 0;
+        if (AHEAD) {
+            fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item, aligned);
+            fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item, aligned);
+        }
+        for (int i0 = begin; i0 < T; i0 += BLOCK) {
+#ifdef FLOORS
+            if (FLOOR(b, i0) >= first + ROWS)           /* nor do those behind see any of these keys */
+                break;
+#endif
+            if (!AHEAD)
+                fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item, aligned);
+            keep_pairs(qs, next_q, item);
+            keep_turned(qt, next_q, item);
+            if (!AHEAD)
+                fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item, aligned);
+            keep_pairs(gs, next_g, item);
+            keep_turned(gt, next_g, item);
+            for (int x = item; x < BLOCK; x += ITEMS) {
+                const int query = min(i0 + x, T - 1);
+                powers[x] = i0 + x < T ? lse[head + query] * LOG2_E : -HIDDEN;      /* of P = 0 */
+                deltas[x] = delta[head + query];
+#ifdef FLOORS
+                lows[x] = FLOOR(b, query);
+#endif
+            }
+            barrier(CLK_LOCAL_MEM_FENCE);
+            const int next = i0 + BLOCK;
+            if (AHEAD && next < T) {
+                fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item, aligned);
+                fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item, aligned);
+            }
+            SCORES_P(s, qs);
+            SCORES_Q(dp, gs);
+#ifdef FLOORS
+            const int ragged = 1;
+#else
+            const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
+#endif
+            MMA_UNROLL
+            for (int t = 0; t < OWN_TILES; t++)
+                MMA_UNROLL
+                for (int j = 0; j < PASS_TILES; j++)
+                    MMA_UNROLL
+                    for (int r = 0; r < MMA_C_COUNT; r++) {
+                        const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
+                        float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
+#ifdef FLOORS
+                        const int hidden = (i0 + x < from[t][i]) | (lows[x] > mine + t * 16 + MMA_OWN_ROW(lane, i));
+#else
+                        const int hidden = i0 + x < from[t][i];
+#endif
+                        p = ragged & hidden ? 0.0f : p;
+                        MMA_C_ELEMENT(s[t][j], r) = p;
+                        MMA_C_ELEMENT(dp[t][j], r) = p * (MMA_C_ELEMENT(dp[t][j], r) - deltas[x]);
+                    }
+            gather(dv, s, gt, lane MMA_SCRATCH_PASS);
+            gather(dk, dp, qt, lane MMA_SCRATCH_PASS);
+            barrier(CLK_LOCAL_MEM_FENCE);       /* all have read before the next block is kept */
+        }
+    }
+    float one[OWN_TILES][MMA_OWN_COUNT], scales[OWN_TILES][MMA_OWN_COUNT];
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            one[t][i] = 1.0f;
+            scales[t][i] = scale;
+        }
+    put_own(dk_all, HEAD_AT(dk_from, dk_ld, kv), dk_ld, mine, T, dk, scales, lane);
+    put_own(dv_all, HEAD_AT(dv_from, dv_ld, kv), dv_ld, mine, T, dv, one, lane);
+}
+
+#endif
+#endif
