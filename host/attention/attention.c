@@ -142,13 +142,15 @@ gt_status attention_way_grad(const attention_way *w, dev_list *l, const attentio
 
 /* ---- the choice -------------------------------------------------------------------------------- */
 
-/* What is measured in place of a shape: one head a thread, and no more than MOST tokens. */
+/* What is measured in place of a shape: one head a thread of a CPU, one for four units of a GPU, which share it out
+ * by rows; and no more than MOST tokens. */
 static kernel_attention_shape stand_in(const attention_how *how)
 {
     enum { MOST = 1024 };
     const kernel_attention_shape *s = how->s;
-    const int units = dev_info_of(kernel_set_device(how->kernels))->compute_units, G = s->H / s->KV < 2 ? 1 : 2;
-    const int heads = units > 0 ? units : 1;
+    const dev_info *info = dev_info_of(kernel_set_device(how->kernels));
+    const int units = info->compute_units > 0 ? info->compute_units : 1, G = s->H / s->KV < 2 ? 1 : 2;
+    const int heads = info->kind == DEV_GPU ? (units + 3) / 4 : units;
     return (kernel_attention_shape){
         .B = 1,
         .T = s->T < MOST ? s->T : MOST,

@@ -738,6 +738,30 @@ static void the_matrix_unit_matches_in_every_layout(void)
         }
 }
 
+static void note_engine(void *context, const attention_result *r)
+{
+    char *names = context;
+    snprintf(names + strlen(names), 64 - strlen(names), "%s ", r->engine);
+}
+
+/* Unless an engine is asked for, the unit is one way beside the kernel, whose results it is held to. */
+static void the_matrix_unit_is_held_to_the_kernel(void)
+{
+    const kernel_attention_shape s = {
+        .B = 1, .T = ATTENTION_LEAST - 28, .H = 4, .KV = 2, .D = 32, .causal = 1, .scale = 0.2f
+    };
+    char names[64] = "";
+    place p;
+    if (tiny() || !place_open(&p, "gpu", DTYPE_BF16))
+        return;
+    setenv("GEARTRAIN_MATRIX", "software:wmma11", 1);
+    if (CHECK_OK(gemm_context_create(&p.g, p.d, NULL)))
+        CHECK_OK(attention_bench(p.g, p.k, &s, 1, note_engine, names));
+    unsetenv("GEARTRAIN_MATRIX");
+    CHECKF(!strcmp(names, "kernel matrix kernel matrix "), "%s", names);
+    place_close(&p);
+}
+
 /* Dropout, fp32 and heads that are no whole tiles, or too wide, are the kernel's. */
 static void the_kernel_keeps_what_the_matrix_unit_is_not_for(void)
 {
@@ -1030,6 +1054,7 @@ const check_case check_cases[] = {
     CASE(heads_that_are_too_large_are_refused),
     CASE(the_matrix_unit_matches),
     CASE(the_matrix_unit_matches_in_every_layout),
+    CASE(the_matrix_unit_is_held_to_the_kernel),
     CASE(the_kernel_keeps_what_the_matrix_unit_is_not_for),
     CASE(native_tiles_match_the_reference),
     CASE(onednn_tiles_match_the_reference),
