@@ -216,6 +216,22 @@ MMA_INLINE void scores_local(coop_mat_c s[OWN_TILES][PASS_TILES], __local const 
     }
 }
 
+/* Hides what an own row does not see of a ragged block: what passes in front of row low[] or behind row seen[]. */
+MMA_INLINE void hide(coop_mat_c s[OWN_TILES][PASS_TILES], int first, int low[OWN_TILES][MMA_OWN_COUNT],
+                     int seen[OWN_TILES][MMA_OWN_COUNT], int lane)
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int j = 0; j < PASS_TILES; j++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r++) {
+                const int i = MMA_OWN_OF(r), row = first + j * 16 + MMA_OTHER(lane, r);
+                const float x = MMA_C_ELEMENT(s[t][j], r);
+                MMA_C_ELEMENT(s[t][j], r) = row > seen[t][i] || row < low[t][i] ? HIDDEN : x;
+            }
+}
+
 /* sums += p times a block that lies turned. */
 MMA_INLINE void gather(coop_mat_c sums[OWN_TILES][STEPS], coop_mat_c p[OWN_TILES][PASS_TILES],
                        __local const ushort *turned, int lane MMA_SCRATCH_ARG)
@@ -319,7 +335,8 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
         fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
         scores(s, q, ks, lane MMA_SCRATCH_PASS);
 
-        const int ragged = j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0;
+        if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
+            hide(s, j0, low, seen, lane);
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++) {
             float shrink[MMA_OWN_COUNT], old[MMA_OWN_COUNT];
@@ -330,11 +347,9 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
             for (int j = 0; j < PASS_TILES; j++)
                 MMA_UNROLL
                 for (int r = 0; r < MMA_C_COUNT; r++) {
-                    const int i = MMA_OWN_OF(r), key = j0 + j * 16 + MMA_OTHER(lane, r);
-                    float x = factor * MMA_C_ELEMENT(s[t][j], r);
-                    x = ragged & ((key > seen[t][i]) | (key < low[t][i])) ? HIDDEN : x;
-                    MMA_C_ELEMENT(s[t][j], r) = x;
-                    most[t][i] = fmax(most[t][i], x);
+                    const int i = MMA_OWN_OF(r);
+                    MMA_C_ELEMENT(s[t][j], r) *= factor;
+                    most[t][i] = fmax(most[t][i], MMA_C_ELEMENT(s[t][j], r));
                 }
             MMA_UNROLL
             for (int i = 0; i < MMA_OWN_COUNT; i++) {
