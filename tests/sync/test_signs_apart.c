@@ -632,19 +632,25 @@ static void a_stop_changes_no_bit(void)
 }
 
 /* A replica cut into stages does what a whole one does: both of its ends hold the same table, of which each gives half,
- * and the norm that gradients are cut by has it once. */
+ * and the norm that gradients are cut by has it once. Uncut they go elsewhere. */
 static void stages_do_what_a_whole_replica_does(void)
 {
-    job whole = { 0 }, cut = { 0 };
+    job whole = { 0 }, cut = { 0 }, uncut = { 0 };
     train_options o;
-    double worst = 0.0;
+    double worst = 0.0, apart = 0.0;
     config = weighed_config();
     int good = options(&o, "zeroone:1000,freeze=4,local=3,server=0", STEPS, NULL);
     o.optim.clip = 0.5;
     good = good && run(&whole, two, 2, 1, &o) && run(&cut, uneven, 2, 1, &o);
-    for (int t = 0; good && t < STEPS; t++)
+    o.optim.clip = 0.0;
+    good = good && run(&uncut, two, 2, 1, &o);
+    for (int t = 0; good && t < STEPS; t++) {
         worst = fmax(worst, fabs(cut.loss[t] - whole.loss[t]));
+        apart = fmax(apart, fabs(uncut.loss[t] - whole.loss[t]));
+    }
     CHECKF(good && worst < 1e-4, "a loss is off by %.3g", worst);
+    CHECKF(apart > 1e-3, "without a limit of the norm losses are off by %.3g alone", apart);
+    release(&uncut);
     release(&whole);
     release(&cut);
 }
