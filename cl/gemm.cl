@@ -25,7 +25,8 @@
  * GPU body. A work-group of TILE_X x TILE_Y owns a TILE_M x TILE_N block of C, each work-item TM x TN
  * of it in groups of 4 columns. Slices of TILE_K k of A and B go through local memory, the next
  * one being fetched into registers while the present one is used. With room for two slices there
- * the next one is put beside it, and the group meets once a slice instead of twice.
+ * the next one goes beside it, and the group meets once a slice instead of twice: who puts a slice in the
+ * place of one has met all others since they read it.
  *
  * Whatever the host sets, an element's terms are added one by one in the order of k: how a product is cut
  * changes no bit of it.
@@ -314,25 +315,20 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
 
     tile_fetch_slice(next_a, TILE_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
     TILE_FETCH_SLICE(next_b, TILE_N, B_BY_K, FROM_RIGHT, n0, N, 0, K)
-    tile_keep_slice(as, TILE_M, A_BY_K, next_a);
-    tile_keep_slice(bs, TILE_N, B_BY_K, next_b);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    /* The present slice and the next one: 0 and 0, or 0 and 1 in turns. */
-    for (int k = 0, now = 0; k < K; k += TILE_K, now = SLICES - 1 - now) {
-        const int next = SLICES - 1 - now;
+    for (int k = 0; k < K; k += TILE_K) {
+        __local float *a_slice = as + k / TILE_K % SLICES * (TILE_K * TILE_LD(TILE_M));
+        __local float *b_slice = bs + k / TILE_K % SLICES * (TILE_K * TILE_LD(TILE_N));
+        tile_keep_slice(a_slice, TILE_M, A_BY_K, next_a);
+        tile_keep_slice(b_slice, TILE_N, B_BY_K, next_b);
+        barrier(CLK_LOCAL_MEM_FENCE);
         if (k + TILE_K < K) {
             tile_fetch_slice(next_a, TILE_M, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
             TILE_FETCH_SLICE(next_b, TILE_N, B_BY_K, FROM_RIGHT, n0, N, k + TILE_K, K)
         }
-        TILE_PRODUCT(C_AT, as + now * (TILE_K * TILE_LD(TILE_M)), bs + now * (TILE_K * TILE_LD(TILE_N)), "unroll")
+        TILE_PRODUCT(C_AT, a_slice, b_slice, "unroll")
 #if SLICES == 1
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
 #endif
-        if (k + TILE_K < K) {
-            tile_keep_slice(as + next * (TILE_K * TILE_LD(TILE_M)), TILE_M, A_BY_K, next_a);
-            tile_keep_slice(bs + next * (TILE_K * TILE_LD(TILE_N)), TILE_N, B_BY_K, next_b);
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
 
 #pragma unroll

@@ -24,7 +24,7 @@
  *   A  [ rows ]   B [ columns ]  -----+-----          MMA_N of B, and multiplies each by each
  *                              wave 2 | wave 3
  *
- * With room there for two slices the next one is put beside the present one, and the group meets once a slice
+ * With room there for two slices the next one goes beside the present one, and the group meets once a slice
  * instead of twice. On the way out a wave's tiles pass through local memory, a row of tiles at a time, so that
  * the epilogue sees neighbouring columns.
  *
@@ -226,7 +226,7 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     const size_t c_start = which * stride_c;
     const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
-    __local ushort *as = (__local ushort *)room, *bs = as + BLOCK_M * LD;
+    __local ushort *as = (__local ushort *)room;
     const int my_row = wave / WAVES_N * 16 * MMA_M, my_column = wave % WAVES_N * 16 * MMA_N;
     A += which * stride_a;
     B += which * stride_b;
@@ -241,14 +241,13 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
 
     FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
     FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
-    KEEP_SLICE(as, BLOCK_M, A_BY_K, next_a)
-    KEEP_SLICE(bs, BLOCK_N, B_BY_K, next_b)
-    barrier(CLK_LOCAL_MEM_FENCE);
-    /* The present slice and the next one: 0 and 0, or 0 and 1 in turns. */
-    for (int k = 0, now = 0; k < K; k += SLICE, now = SLICES - 1 - now) {
-        __local const ushort *my_a = as + now * (BLOCK_M + BLOCK_N) * LD + my_row * LD;
-        __local const ushort *my_b = bs + now * (BLOCK_M + BLOCK_N) * LD + my_column * LD;
-        const int next = (SLICES - 1 - now) * (BLOCK_M + BLOCK_N) * LD;
+    for (int k = 0; k < K; k += SLICE) {
+        __local ushort *a_slice = as + k / SLICE % SLICES * ((BLOCK_M + BLOCK_N) * LD);
+        __local ushort *b_slice = a_slice + BLOCK_M * LD;
+        __local const ushort *my_a = a_slice + my_row * LD, *my_b = b_slice + my_column * LD;
+        KEEP_SLICE(a_slice, BLOCK_M, A_BY_K, next_a)
+        KEEP_SLICE(b_slice, BLOCK_N, B_BY_K, next_b)
+        barrier(CLK_LOCAL_MEM_FENCE);
         if (k + SLICE < K) {
             FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
             FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
@@ -269,12 +268,10 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
 #if SLICES == 1
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
 #endif
-        if (k + SLICE < K) {
-            KEEP_SLICE(as + next, BLOCK_M, A_BY_K, next_a)
-            KEEP_SLICE(bs + next, BLOCK_N, B_BY_K, next_b)
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
     }
+#if SLICES != 1
+    barrier(CLK_LOCAL_MEM_FENCE);       /* or results are put there */
+#endif
 
     __local float *out = (__local float *)room + wave * 16 * OUT_LD;
     const int row0 = m0 + my_row, column0 = n0 + my_column;

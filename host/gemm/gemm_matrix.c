@@ -100,10 +100,12 @@ static void what_ships(gemm_context *c, const state *s, const gemm_desc *g, gemm
 }
 
 /* Whole fetches of 8 elements an item, in pairs where k runs across the rows. Registers of a lane: its part of the
- * sums, of a column and one piece of the other factor, what it fetches, and two dozen for everything else. */
-static int fits(const dev_info *info, int lanes, const gemm_variant *v)
+ * sums, of a column and one piece of the other factor, what it fetches, and two dozen for everything else. By
+ * software a wave has 512 floats of local memory more (MMA_SCRATCH). */
+static int fits(const dev_info *info, const state *s, const gemm_variant *v)
 {
-    const int waves = v->value[WAVES_M] * v->value[WAVES_N], items = waves * lanes;
+    const int lanes = units[s->unit].lanes, waves = v->value[WAVES_M] * v->value[WAVES_N], items = waves * lanes;
+    const uint64_t scratch = s->software ? (uint64_t)waves * 512 * sizeof(float) : 0;
     const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
     const int k = v->value[DEPTH];
     const int sums = v->value[TILES_M] * v->value[TILES_N] * 256 / lanes;
@@ -111,7 +113,7 @@ static int fits(const dev_info *info, int lanes, const gemm_variant *v)
     const uint64_t slices = (uint64_t)v->value[SLICES] * (uint64_t)(m + n) * (uint64_t)(k + 8) * sizeof(uint16_t);
     const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(16 * v->value[TILES_N] + 4) * sizeof(float);
     return (size_t)items <= info->max_group && m * k % (16 * items) == 0 && n * k % (16 * items) == 0
-           && (slices > out ? slices : out) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
+           && scratch + (slices > out ? slices : out) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
 }
 
 /* What replaces a unit's instruction by a loop; nothing for a real one. */
@@ -360,7 +362,7 @@ static int can(gemm_context *c, const gemm_desc *g)
 static int legal(gemm_context *c, const gemm_variant *v)
 {
     const state *s = state_of(c);
-    return s && s->unit && fits(dev_info_of(gemm_device(c)), units[s->unit].lanes, v);
+    return s && s->unit && fits(dev_info_of(gemm_device(c)), s, v);
 }
 
 static uint64_t variant_scratch(gemm_context *c, const gemm_desc *g, const gemm_variant *v)
