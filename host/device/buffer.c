@@ -187,9 +187,11 @@ void dev_buffer_release(dev_buffer *b)
         dev_window_release(b);
     else
         clReleaseMemObject(b->mem);
+    /* Nothing may still use the memory. Of a lost device nobody can tell: what it has begun may go on, so its memory
+     * is left to the end of the process. */
     if (b->host && !b->device->lost)
-        clFinish(b->device->queue);             /* nothing may still use the memory */
-    if (b->mapped_bytes)
+        clFinish(b->device->queue);
+    if (b->mapped_bytes && !b->device->lost)
         munmap(b->host, b->mapped_bytes);
     if (b->root == b && !b->lent)
         b->device->used -= b->bytes;

@@ -5,10 +5,12 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/trace.h"
-#include "host/device/device.h"
+#include "host/device/device_private.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,6 +177,53 @@ static void native_kernels_see_views_at_their_place(void)
     for (int i = 0; i < 2; i++)
         dev_buffer_release(views[i]);
     dev_buffer_release(root);
+    dev_close(d);
+}
+
+typedef struct late_writer {
+    atomic_int begun, go, done;
+} late_writer;
+
+static void write_late(const void *payload, void *const *pointers)
+{
+    late_writer *w;
+    memcpy(&w, payload, sizeof w);
+    w->begun = 1;
+    while (!w->go)
+        sched_yield();
+    *(volatile float *)pointers[0] = 1.0f;
+    w->done = 1;
+}
+
+/* A device that the driver gives up has begun something, which goes on after everything has been released here. */
+static void a_lost_device_may_write_to_what_was_released(void)
+{
+    dev_device *d = open_default();
+    if (!d)
+        return;
+    if (!dev_info_of(d)->native_kernels) {
+        check_skip("no native kernels on %s", dev_info_of(d)->id);
+        dev_close(d);
+        return;
+    }
+    static late_writer w;
+    late_writer *const at = &w;
+    dev_buffer *b;
+    dev_list *l;
+    CHECK_OK(dev_buffer_create(&b, d, 1 << 22, "released too early"));
+    CHECK_OK(dev_list_create(&l, d));
+    CHECK_OK(dev_list_native(l, "late", write_late, &at, sizeof at, &b, 1));
+    CHECK_OK(dev_run(l, 0, -1));
+    while (!w.begun)
+        sched_yield();
+    d->lost = 1;
+    dev_list_release(l);
+    dev_buffer_release(b);
+    CHECK(dev_memory_used(d) == 0);
+    w.go = 1;
+    while (!w.done)
+        sched_yield();
+    d->lost = 0;                            /* so that closing it waits for the driver */
     dev_close(d);
 }
 
@@ -616,5 +665,6 @@ const check_case check_cases[] = {
     CASE(traced_work_becomes_spans),
     CASE(large_copies_keep_their_place_in_the_queue),
     CASE(transfers_beside_launches_keep_the_order_of_one_queue),
+    CASE(a_lost_device_may_write_to_what_was_released),
     { 0 }
 };
