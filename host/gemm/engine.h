@@ -43,6 +43,7 @@ extern const gemm_tunable gemm_tiled_cpu, gemm_tiled_gpu, gemm_matrix_tunable;
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
 
+enum { GEMM_ENGINES = 7 };                      /* rows of the table, those too that a build is without */
 /* By name, those of this build alone; NULL if there is none. */
 const gemm_engine *gemm_engine_named(const char *name);
 /* Where gemm_tiles.c keeps what it has made for this context. */
@@ -72,6 +73,18 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e);
 
 /* Checks a description and fills in its defaults. */
 gt_status gemm_complete(gemm_desc *out, const gemm_desc *in);
+/* Of one that is complete: bytes from the first element to one past the last of all matrices of a factor or the result;
+ * floating point operations; and its class, by which choices are made: see gemm_desc.c. */
+uint64_t gemm_a_bytes(const gemm_desc *g);
+uint64_t gemm_b_bytes(const gemm_desc *g);
+uint64_t gemm_c_bytes(const gemm_desc *g);
+double gemm_flops(const gemm_desc *g);
+enum { GEMM_CLASS = 96 }; /* characters */
+void gemm_class(char out[GEMM_CLASS], const gemm_desc *g);
+
+/* The fastest engine for g, which is complete, by its best run on memory that is made for it. One that fails to run, or
+ * computes wrongly, is left out; if there is none left, so is the device, and its error is the caller's. */
+gt_status gemm_measure(gemm_context *c, const gemm_desc *g, const gemm_engine **out, double *seconds);
 
 /* The kernel files of this room and how they are built. */
 extern const dev_family gemm_tiled_family, gemm_matrix_family, gemm_gemv_family, gemm_epilogue_family, gemm_peak_family;
