@@ -304,6 +304,14 @@ static int is_native(const_dnnl_primitive_desc_t d, dtype t, int alone)
            || (t == DTYPE_F16 && (strstr(name, "fp16") || strstr(name, "amx")));
 }
 
+/* 1: not by oneDNN. With tiles of AMX, version 2.6 ends the process by an illegal instruction in some products of 63
+ * deep. Odd depths below a tile's 64 are left to others, whatever the version: such products are small. */
+static int is_unsafe(dtype t, int K)
+{
+    const unsigned isa = (unsigned)onednn->get_effective_cpu_isa(), amx = (unsigned)dnnl_cpu_isa_avx512_core_amx;
+    return t != DTYPE_F32 && K < 64 && K % 2 && (isa & amx) == amx;
+}
+
 static int make_primitive(const state *s, product *p)
 {
     dnnl_primitive_attr_t attributes = NULL;
@@ -371,7 +379,7 @@ static const product *product_in(product **all, const state *s, const gemm_desc 
     const int before = onednn->most_threads ? onednn->most_threads() : 0;
     if (onednn->set_threads)
         onednn->set_threads(alone ? 1 : s->threads);
-    p->able = make_product(s, p);
+    p->able = !is_unsafe(g->a_type, g->K) && make_product(s, p);
     if (onednn->set_threads && before > 0)
         onednn->set_threads(before);
     return p->able ? p : NULL;
@@ -542,8 +550,8 @@ static int execute_tile(const worker *w, const tile *t, const void *a, const voi
            && onednn->stream_wait(w->stream) == dnnl_success;
 }
 
-/* What is one row, column or depth, which oneDNN has not in every layout. */
-static void multiply_thin(const gemm_tile *g, dtype type, const void *a, const void *b, float *c)
+/* What is one row, column or depth, which oneDNN has not in every layout; and what is unsafe. */
+static void multiply_plainly(const gemm_tile *g, dtype type, const void *a, const void *b, float *c)
 {
     for (int m = 0; m < g->M; m++)
         for (int n = 0; n < g->N; n++) {
@@ -564,8 +572,8 @@ static void multiply_tile(gemm_context *c, int thread, dtype type, const gemm_ti
 {
     state *s = *gemm_engine_state(c, &gemm_onednn);
     worker *w = &s->workers[thread];
-    if (g->M == 1 || g->N == 1 || g->K == 1) {
-        multiply_thin(g, type, a, b, to);
+    if (g->M == 1 || g->N == 1 || g->K == 1 || is_unsafe(type, g->K)) {
+        multiply_plainly(g, type, a, b, to);
         return;
     }
     if (onednn->set_threads)

@@ -8,6 +8,7 @@
 #include "tests/gemm/gemm_oracle.h"
 #include "host/gemm/engine.h"
 #include "host/gemm/gemm_pool.h"
+#include "host/gemm/gemm_tiles.h"
 
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -25,16 +26,21 @@ static int tiny(void)
 }
 
 /* As the kernel tells it; other processors than x86's: no. */
-static int has_processor_bf16(void)
+static int has_processor(const char *flag)
 {
     char line[8192];
     int has = 0;
     FILE *f = fopen("/proc/cpuinfo", "r");
     while (f && !has && fgets(line, sizeof line, f))
-        has = strstr(line, " avx512_bf16") != NULL;
+        has = strstr(line, flag) != NULL;
     if (f)
         fclose(f);
     return has;
+}
+
+static int has_processor_bf16(void)
+{
+    return has_processor(" avx512_bf16");
 }
 
 static const int sizes[] = { 1, 2, 31, 32, 33, 63, 64, 65, 100, 129 };
@@ -466,6 +472,48 @@ static void matrix_agrees_in_the_layout_of_every_unit(void)
         place_close(&p);
     }
     unsetenv("GEARTRAIN_MATRIX");
+}
+
+typedef struct odd_tile {
+    gemm_tiles *tiles;
+    gemm_tile g;
+    uint16_t one[64 * 64];
+    float c[64 * 64];
+} odd_tile;
+
+static void multiply_odd(void *context, int i, int thread)
+{
+    odd_tile *x = context;
+    (void)i;
+    gemm_tiles_multiply(x->tiles, thread, &x->g, x->one, x->one, x->c);
+}
+
+/* Where oneDNN has ended the process, with tiles of AMX: such products are others', and such tiles still right. */
+static void onednn_is_not_given_odd_depths_below_a_tile(void)
+{
+    static odd_tile x;
+    const int amx = has_processor(" amx_bf16");
+    gemm_desc g = { .M = 129, .N = 64, .a_type = DTYPE_BF16, .b_type = DTYPE_BF16, .c_type = DTYPE_BF16 };
+    const char *name = NULL;
+    place p;
+    if (!place_open(&p, "cpu", "onednn"))
+        return;
+    for (g.K = 61; has_processor_bf16() && g.K < 67; g.K++) {
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        CHECKF(!strcmp(name, "onednn") == !(amx && g.K < 64 && g.K % 2), "depth %d by %s", g.K, name);
+    }
+    CHECK_OK(gemm_tiles_of(&x.tiles, p.c, "onednn", DTYPE_BF16));
+    for (int i = 0; i < 64 * 64; i++)
+        x.one[i] = 0x3f80;
+    for (int K = 1; x.tiles && K < 64; K += 2) {
+        x.g = (gemm_tile){ .M = 33, .N = 64, .K = K, .lda = K, .ldb = 64, .ldc = 64 };
+        gemm_tiles_run(x.tiles, 1, multiply_odd, &x);
+        int right = 1;
+        for (int i = 0; i < 33 * 64; i++)
+            right &= fabsf(x.c[i] - (float)K) < 0.5f;
+        CHECKF(right, "depth %d", K);
+    }
+    place_close(&p);
 }
 
 /* fp32 as sums of two bf16: right within 16 bits in every layout, or the trial had failed; and by the first one whole
@@ -935,6 +983,7 @@ const check_case check_cases[] = {
     CASE(onednn_agrees_with_the_obvious_product),
     CASE(onednn_fuses_what_it_can),
     CASE(onednn_takes_the_types_that_the_processor_multiplies),
+    CASE(onednn_is_not_given_odd_depths_below_a_tile),
     CASE(tiled_agrees_with_the_obvious_product),
     CASE(tiled_agrees_in_the_gpu_style),
     CASE(matrix_agrees_with_the_obvious_product),
