@@ -58,20 +58,20 @@ typedef struct chunk {
     __global float *next;       /* [len]; null: nobody asks what is left out      */
 } chunk;
 
-/* Chunk c of n values, fed. Inlined: a call would keep registers in memory on AMD. */
-static __attribute__((always_inline)) chunk chunk_of(uint c, ulong n, uint chunks, int k, __global const float *frame,
-                                                     __global const float *kept, __global const float *all,
-                                                     __global float *code, __global float *next)
+/* Chunk c of n values, fed. Inlined: a call would keep registers in memory on AMD. By pointer, not by value: where a
+ * function that returns a structure is inlined, there is an instruction that Oclgrind 21.10 does not know. */
+static __attribute__((always_inline)) void chunk_of(chunk *h, uint c, ulong n, uint chunks, int k,
+                                                    __global const float *frame, __global const float *kept,
+                                                    __global const float *all, __global float *code,
+                                                    __global float *next)
 {
     const size_t at = (size_t)c * CHUNK;
-    chunk h;
-    h.len = (int)min((ulong)CHUNK, n - at);
-    h.want = min(k, h.len);
-    h.next = next ? next + at : 0;
-    h.x = fed_chunk(all + at, kept ? kept + at : 0, h.next, h.len, kept && frame ? frame[RATIO] : 1.0f);
-    h.value = code + (size_t)c * k;
-    h.index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
-    return h;
+    h->len = (int)min((ulong)CHUNK, n - at);
+    h->want = min(k, h->len);
+    h->next = next ? next + at : 0;
+    h->x = fed_chunk(all + at, kept ? kept + at : 0, h->next, h->len, kept && frame ? frame[RATIO] : 1.0f);
+    h->value = code + (size_t)c * k;
+    h->index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
 }
 
 /* As many of `count` looked at as `want` are of `len`, at least one. */
@@ -312,7 +312,8 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
     uint size[CHUNK + 16];
     ushort where[CHUNK];
     for (uint i = first; i < last; i++) {
-        const chunk c = chunk_of(i, n, chunks, k, frame, kept, all, code, next);
+        chunk c;
+        chunk_of(&c, i, n, chunks, k, frame, kept, all, code, next);
         const uint reach = c.len == CHUNK && c.want <= GROUPS / 4 ? reached_by_groups(c.x, c.want)
                                                                   : threshold(c.x, c.len, c.want);
         choose(c, max(1u, reach), k, size, where);
@@ -327,7 +328,8 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
     uint size[CHUNK + 16];
     ushort where[CHUNK];
     for (uint i = first; i < last; i++) {
-        const chunk c = chunk_of(i, n, chunks, k, frame, kept, all, code, next);
+        chunk c;
+        chunk_of(&c, i, n, chunks, k, frame, kept, all, code, next);
         int count = 0;
         for (int j = (int)((random[2] + i) % (uint)min(stride, c.len)); j < c.len; j += stride)
             size[count++] = magnitude(c.x[j]);
@@ -461,7 +463,8 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
 {
     __local int bins[256], found[18];
     __local int2 tmp[WG];
-    const chunk c = chunk_of(get_group_id(0), n, chunks, k, frame, kept, all, code, next);
+    chunk c;
+    chunk_of(&c, get_group_id(0), n, chunks, k, frame, kept, all, code, next);
     largest(c, bins, found, tmp);
     finish(c, c.want, k);
 }
@@ -487,7 +490,8 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
     __local uint pool[POOL];
     __local ushort where[POOL];
     __local uchar chosen[POOL];
-    const chunk c = chunk_of(get_group_id(0), n, chunks, k, frame, kept, all, code, next);
+    chunk c;
+    chunk_of(&c, get_group_id(0), n, chunks, k, frame, kept, all, code, next);
     const int me = get_local_id(0), begin = min(c.len, me * (CHUNK / WG)), end = min(c.len, begin + CHUNK / WG);
     const int start = (int)((random[2] + (uint)get_group_id(0)) % (uint)min(stride, c.len));
     const int looked = (c.len - start + stride - 1) / stride, rank = sample_rank(c.want, looked, c.len) - 1;

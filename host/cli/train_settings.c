@@ -115,7 +115,7 @@ static const gt_option last[] = {
       NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights", &train_set.precision, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 1, NULL },
-    { "gemm", 0, GT_CHOICE, cli_engines, "matrix engine", &train_set.gemm, 1, NULL },
+    { "gemm", 0, GT_CHOICE, cli_engines, "engine", &train_set.gemm, 1, NULL },
     { .group = "Evaluation, checkpoints, output" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
     { "eval-batches", 0, GT_U64, "N", "validation on N x --batch sequences, 0: all", &train_set.eval_batches, 1, NULL },
