@@ -99,21 +99,28 @@ static void what_ships(gemm_context *c, const state *s, const gemm_desc *g, gemm
         out->value[DEPTH] /= 2;
 }
 
+/* Bytes of local memory: slices, of numbers of so many parts, or results, whichever is more. By software a wave has 512
+ * floats beside them (MMA_SCRATCH). */
+static uint64_t local_bytes(const state *s, const gemm_variant *v, int parts)
+{
+    const int waves = v->value[WAVES_M] * v->value[WAVES_N], rows = parts * v->value[SLICES] * (v->value[DEPTH] + 8);
+    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
+    const uint64_t slices = (uint64_t)(m + n) * (uint64_t)rows * sizeof(uint16_t);
+    const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(16 * v->value[TILES_N] + 4) * sizeof(float);
+    return (s->software ? (uint64_t)waves * 512 * sizeof(float) : 0) + (slices > out ? slices : out);
+}
+
 /* Whole fetches of 8 elements an item, in pairs where k runs across the rows. Registers of a lane: its part of the
- * sums, of a column and one piece of the other factor, what it fetches, and two dozen for everything else. By
- * software a wave has 512 floats of local memory more (MMA_SCRATCH). */
+ * sums, of a column and one piece of the other factor, what it fetches, and two dozen for everything else. */
 static int fits(const dev_info *info, const state *s, const gemm_variant *v)
 {
     const int lanes = units[s->unit].lanes, waves = v->value[WAVES_M] * v->value[WAVES_N], items = waves * lanes;
-    const uint64_t scratch = s->software ? (uint64_t)waves * 512 * sizeof(float) : 0;
     const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
     const int k = v->value[DEPTH];
     const int sums = v->value[TILES_M] * v->value[TILES_N] * 256 / lanes;
     const int pieces = (v->value[TILES_N] + 1) * 256 / lanes / 2, fetched = (m + n) * k / items / 2;
-    const uint64_t slices = (uint64_t)v->value[SLICES] * (uint64_t)(m + n) * (uint64_t)(k + 8) * sizeof(uint16_t);
-    const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(16 * v->value[TILES_N] + 4) * sizeof(float);
     return (size_t)items <= info->max_group && m * k % (16 * items) == 0 && n * k % (16 * items) == 0
-           && scratch + (slices > out ? slices : out) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
+           && local_bytes(s, v, 1) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
 }
 
 /* What replaces a unit's instruction by a loop; nothing for a real one. */
@@ -137,7 +144,7 @@ static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (*words[i])
             at += (size_t)snprintf(more + at, sizeof more - at, "%s%s", at ? " " : "", words[i]);
-    gemm_desc parts = *g;                   /* fp32 is multiplied in bf16 */
+    gemm_desc parts = *g; /* fp32 is multiplied in bf16 */
     if (g->a_type == DTYPE_F32)
         parts.a_type = parts.b_type = DTYPE_BF16;
     gemm_options(out, GEMM_OPTIONS, &parts, more);
@@ -394,6 +401,19 @@ static const gemm_tunable *tunable(gemm_context *c)
     return s && s->unit ? &gemm_matrix_tunable : NULL;
 }
 
+/* What ships, of the largest products and of small ones: has the device local memory for it? */
+static int has_room_for_parts(gemm_context *c, const state *s)
+{
+    int good = 1;
+    for (int side = 64; side <= 1 << 14; side <<= 8) {
+        const gemm_desc g = { .M = side, .N = side, .K = side, .batch = 1 };
+        gemm_variant v;
+        what_ships(c, s, &g, &v);
+        good &= local_bytes(s, &v, 2) <= dev_info_of(gemm_device(c))->local_bytes;
+    }
+    return good;
+}
+
 /* fp32, as sums of two. */
 static int can_parts(gemm_context *c, const gemm_desc *g)
 {
@@ -401,6 +421,11 @@ static int can_parts(gemm_context *c, const gemm_desc *g)
     if (!s || !s->unit || s->parts_tried)
         return s && s->parts_right;
     s->parts_tried = 1;
+    if (!has_room_for_parts(c, s)) {
+        gt_log(GT_LOG_INFO, "gemm", "'%s' has too little local memory for fp32 on its matrix unit",
+               dev_info_of(gemm_device(c))->id);
+        return 0;
+    }
     s->parts_right = !try_unit(c, s, DTYPE_F32);
     if (!s->parts_right) {
         gt_log(GT_LOG_WARN, "gemm", "the matrix unit of '%s' is not used for fp32: %.*s",

@@ -551,7 +551,7 @@ static void bf16x3_is_for_those_who_ask(void)
     const char *name = NULL;
     char names[128];
     place p;
-    setenv("GEARTRAIN_MATRIX", "software:mfma", 1);
+    setenv("GEARTRAIN_MATRIX", "software:sync", 1);
     if (place_open(&p, "gpu", "bf16x3")) {
         g.M = 2;
         CHECK_OK(gemm_engine_name(p.c, &g, &name));
