@@ -1,0 +1,7 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# tests/kernel/second_runtime_attention.sh - attention, on a second OpenCL implementation.
+. "$(dirname "$0")/second_runtime_checks.sh"
+
+run '' attention/test_attention
+close_runs
