@@ -631,8 +631,8 @@ static void a_stop_changes_no_bit(void)
     }
 }
 
-/* A replica cut into stages does what a whole one does: both of its ends hold the same table, of which each gives half,
- * and the norm that gradients are cut by has it once. Uncut they go elsewhere. */
+/* A replica cut into stages does what a whole one does: both of its ends hold the same table, of which each gives half.
+ * Gradients are cut by their norm, without which the losses go elsewhere. */
 static void stages_do_what_a_whole_replica_does(void)
 {
     job whole = { 0 }, cut = { 0 }, uncut = { 0 };
