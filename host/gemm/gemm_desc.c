@@ -2,8 +2,8 @@
 /* host/gemm/gemm_desc.c - what a description of a product means: its defaults, its bytes, its class.
  *
  * A choice is made per class: sizes, types, transposes, batch, kind of epilogue. Which engine is the fastest does not
- * change any more beyond some size, so a large product belongs to the class of a smaller one of its kind that takes
- * about a hundredth of a second (gemm_shrink()): measuring a product of seconds would take a minute.
+ * change any more beyond some number of rows, so a large product belongs to the class of a smaller one of its kind that
+ * takes about a hundredth of a second (gemm_shrink()): measuring a product of seconds would take a minute.
  *
  *   nt fp32 fp32 fp32 1024 768 768 1 -      transposes, types of A B C, M N K, batch, epilogue: g with an activation,
  *                                           e another, - none                                  */
@@ -113,18 +113,24 @@ double gemm_flops(const gemm_desc *g)
     return 2.0 * g->M * g->N * g->K * g->batch;
 }
 
-/* The largest product of g's kind that is measured for it: batches and sides are halved, the longest
- * first, until it has a thousand million operations a core, or two a unit of a GPU. */
+/* A product that is measured has no fewer rows than this because of its size, where it can be made smaller otherwise. */
+enum { FEWEST_ROWS = 128 };
+
+/* The largest product of g's kind that is measured for it, of 1,300 million operations a core or fewer, or 2,000 a unit
+ * of a GPU. Of a layer's three products the tokens are M, M, and K where A is transposed: those are halved first, behind
+ * batches, for the sides that the model has decide how a library cuts a product up, and there its speed can jump (oneDNN
+ * 2.6 in fp32 with 3,072 columns of B as they lie: half of what it has with 768, or with 2,048). */
 gemm_desc gemm_shrink(const gemm_context *c, const gemm_desc *g)
 {
     const dev_info *info = dev_info_of(gemm_device(c));
-    const double most = (info->kind == DEV_CPU ? 1e9 : 2e9) * (info->compute_units > 0 ? info->compute_units : 1);
+    const double most = (info->kind == DEV_CPU ? 1.3e9 : 2e9) * (info->compute_units > 0 ? info->compute_units : 1);
     gemm_desc s = *g;
     if (gemm_flops(&s) <= most)
         return s;
     while (gemm_flops(&s) > most) {
         int *longest = s.M >= s.N && s.M >= s.K ? &s.M : s.N >= s.K ? &s.N : &s.K;
-        int *side = s.batch > 1 ? &s.batch : longest;
+        int *tokens = s.trans_a ? &s.K : &s.M;
+        int *side = s.batch > 1 ? &s.batch : *tokens >= 2 * FEWEST_ROWS ? tokens : longest;
         *side = (*side + 1) / 2;
     }
     s.lda = s.trans_a ? s.M : s.K;

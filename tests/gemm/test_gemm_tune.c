@@ -489,7 +489,34 @@ static void engines_are_chosen_again_after_a_tuning(void)
     place_close(&p);
 }
 
+/* What is measured in place of a large product has the sides that the model has: how fast a library is depends on them. */
+static void fewer_tokens_are_measured_before_narrower_layers(void)
+{
+    place p;
+    if (place_open(&p, "cpu", "auto", "shrunk")) {
+        const int many = 1 << 20;
+        gemm_desc g = small_product(many, 3072, 768), s = gemm_shrink(p.c, &g);
+        CHECKF(s.M < many && s.M >= 128 && s.N == 3072 && s.K == 768, "%d x %d x %d", s.M, s.N, s.K);
+        CHECK(s.lda == 768 && s.ldb == 3072 && s.ldc == 3072 && gemm_flops(&s) < gemm_flops(&g));
+
+        g = small_product(768, 3072, many);
+        g.trans_a = 1;
+        g.lda = g.M;
+        s = gemm_shrink(p.c, &g);
+        CHECKF(s.K < many && s.K >= 128 && s.M == 768 && s.N == 3072, "%d x %d x %d", s.M, s.N, s.K);
+        CHECK(s.lda == 768 && s.ldb == 3072);
+
+        g = small_product(200, many / 2, 65536); /* few tokens: the sides have to give */
+        s = gemm_shrink(p.c, &g);
+        CHECKF(s.M == 200 && s.N < many / 2 && s.K <= 65536, "%d x %d x %d", s.M, s.N, s.K);
+        const gemm_desc again = gemm_shrink(p.c, &s);
+        CHECK(again.M == s.M && again.N == s.N && again.K == s.K);
+    }
+    place_close(&p);
+}
+
 const check_case check_cases[] = {
+    CASE(fewer_tokens_are_measured_before_narrower_layers),
     CASE(variants_are_words),
     CASE(tiled_gives_the_same_bits_however_it_is_cut),
     CASE(tiled_does_so_in_the_gpu_style),
