@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: MIT
 # tests/bench/peers.sh - the same training step here, in PyTorch, and in llm.c, side by side.
 #
-#   sh tests/bench/peers.sh [--batch B] [--seq T] [--rounds N] [--runs N] [--precision P]    [4 64 3 5 fp32,bf16]
+#   sh tests/bench/peers.sh [--model M] [--batch B] [--seq T] [--rounds N] [--runs N] [--precision P]
+#                            gpt2-124m   4           64        3            5          fp32,bf16
 #
-# GPT-2 124M on this machine's CPU, all cores: forward, backward, clipping, AdamW; in each of the precisions
-# (PyTorch's bf16 is autocast). The programs take turns, round by round, so that whatever else the machine does
-# meets them alike; what counts is the median over the rounds. PyTorch runs eagerly and, from version 2 on and
+# GPT-2 124M, or llama-160m (grouped heads, SwiGLU), on this machine's CPU, all cores: forward, backward, clipping,
+# AdamW; in each of the precisions (PyTorch's bf16 is autocast). The programs take turns, round by round, so that whatever else the machine does
+# meets them alike; what counts is the median over the rounds. Memory is the most that a process had. PyTorch runs eagerly and, from version 2 on and
 # where there is a C++ compiler, compiled; with the number of threads that suits it best, found first.
 #
 #   $GEARTRAIN   the program                       [built here, Release, in $BUILD or build]
@@ -21,15 +22,16 @@
 # A measurement, not a test: it ends with 0 unless geartrain itself failed.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-batch=4 seq=64 rounds=3 runs=5 precisions="fp32 bf16"
+model=gpt2-124m batch=4 seq=64 rounds=3 runs=5 precisions="fp32 bf16"
 while [ $# -gt 0 ]; do
     case $1 in
+    --model) model=$2 ;;
     --batch) batch=$2 ;;
     --seq) seq=$2 ;;
     --rounds) rounds=$2 ;;
     --runs) runs=$2 ;;
     --precision) precisions=$(echo "$2" | tr , ' ') ;;
-    *) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,27s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
@@ -37,6 +39,22 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-peers-XXXXXX") || exit 1
 running=
 trap '[ -z "$running" ] || kill $running 2> /dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
+
+case $model in
+gpt2-124m) ours=$model ;;
+llama-160m)
+    ours=$work/llama-160m.json
+    cat > "$ours" <<'END'
+{ "model_type": "llama", "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
+  "hidden_size": 768, "intermediate_size": 3072, "vocab_size": 32000, "max_position_embeddings": 1024,
+  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false }
+END
+    ;;
+*)
+    echo "peers: there is gpt2-124m and llama-160m to compare, not '$model'" >&2
+    exit 2
+    ;;
+esac
 
 cores=$(nproc)
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
@@ -55,8 +73,9 @@ fi
 
 geartrain_step()    # precision [program]
 {
-    $PRIORITY "${2:-$GEARTRAIN}" bench step --model gpt2-124m --batch "$batch" --seq "$seq" --runs "$runs" \
+    $PRIORITY "${2:-$GEARTRAIN}" bench step --model "$ours" --batch "$batch" --seq "$seq" --runs "$runs" \
         --precision "$1" --json > "$work/out" || return 1
+    sed -n 's/.*"measured_bytes": \([0-9.]*\).*/\1/p' "$work/out" > "$work/bytes"
     sed -n 's/.*"median_ms": \([0-9.]*\).*/\1/p' "$work/out" | awk '{ print $1 / 1000 }'
 }
 
@@ -69,9 +88,10 @@ torch_step()        # precision threads runs options...
 {
     torch_precision=$1 torch_threads=$2 torch_runs=$3
     shift 3
-    $PRIORITY "$PYTHON" "$root/tests/bench/torch_step.py" --batch "$batch" --seq "$seq" --runs "$torch_runs" \
+    $PRIORITY "$PYTHON" "$root/tests/bench/torch_step.py" --model "$model" --batch "$batch" --seq "$seq" --runs "$torch_runs" \
         --threads "$torch_threads" --precision "$torch_precision" "$@" > "$work/out" 2> "$work/log" \
         || { tail -n 3 "$work/log" >&2; return 1; }
+    sed -n 's/.*"peak_bytes": \([0-9.]*\).*/\1/p' "$work/out" > "$work/bytes"
     sed -n 's/.*"median_s": \([0-9.e-]*\).*/\1/p' "$work/out"
 }
 
@@ -148,7 +168,9 @@ case ${LLMC:-} in
 */*) LLMC=$PWD/$LLMC ;;
 *)   LLMC=$(command -v "$LLMC" || echo "$PWD/$LLMC") ;;
 esac
-if [ -n "${LLMC:-}" ] && { [ ! -f "$LLMC" ] || [ ! -x "$LLMC" ]; }; then
+if [ -n "${LLMC:-}" ] && [ "$model" != gpt2-124m ]; then
+    echo "without llm.c: it has no $model"
+elif [ -n "${LLMC:-}" ] && { [ ! -f "$LLMC" ] || [ ! -x "$LLMC" ]; }; then
     echo "without llm.c: \$LLMC is '$LLMC', which is no program; it wants llm.c's train_gpt2, built"
 elif [ -n "${LLMC:-}" ]; then
     mkdir "$work/llmc"
@@ -166,9 +188,11 @@ for round in $(seq 1 "$rounds"); do
     for precision in $precisions; do
         line="round $round  $precision "
         for program in geartrain $peers; do
+            : > "$work/bytes"
             seconds=$("${program}_step" "$precision")
             if [ -n "$seconds" ]; then
                 echo "$seconds" >> "$work/$program.$precision"
+                cat "$work/bytes" >> "$work/$program.$precision.bytes"
                 line="$line  $program $seconds s"
             elif [ "$program" != llmc ] || [ "$precision" = fp32 ]; then
                 echo "$program failed"
@@ -183,16 +207,19 @@ row()           # label program precision
 {
     [ -s "$work/$2.$3" ] || return
     awk -v label="$1" -v p="$3" -v s="$(median < "$work/$2.$3")" -v own="$(median < "$work/geartrain.$3")" \
+        -v bytes="$(median < "$work/$2.$3.bytes")" -v own_bytes="$(median < "$work/geartrain.$3.bytes")" \
         -v tokens=$((batch * seq)) 'BEGIN {
-            printf "%-34s %-5s %8.3f %10.1f %8.2f\n", label, p, s, tokens / s, s / own }'
+            printf "%-34s %-5s %8.3f %10.1f %8.2f", label, p, s, tokens / s, s / own
+            if (bytes) printf " %9.2f %8.2f", bytes / 1e9, bytes / own_bytes
+            print "" }'
 }
 
 commit=$(git -C "$root" rev-parse --short HEAD 2> /dev/null || echo unknown)
-printf '\n# gpt2-124m, batch %s x %s tokens, %s cores of %s, commit %s\n' \
-    "$batch" "$seq" "$cores" "$processor" "$commit"
-printf '# medians of %s rounds of %s steps each, in turns; ratio: time against geartrain'"'"'s\n' \
+printf '\n# %s, batch %s x %s tokens, %s cores of %s, commit %s\n' \
+    "$model" "$batch" "$seq" "$cores" "$processor" "$commit"
+printf '# medians of %s rounds of %s steps each, in turns; ratio: time, or memory, against geartrain'"'"'s\n' \
     "$rounds" "$runs"
-printf '%-34s %-5s %8s %10s %8s\n' program in s/step tokens/s ratio
+printf '%-34s %-5s %8s %10s %8s %9s %8s\n' program in s/step tokens/s ratio GB ratio
 for precision in $precisions; do
     row geartrain geartrain "$precision"
     row "geartrain before" before "$precision"

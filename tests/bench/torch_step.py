@@ -3,12 +3,14 @@
 """tests/bench/torch_step.py - the training step of `geartrain bench step`, in PyTorch.
 
 The same GPT-2: learned positions, layers normed before, GELU in its tanh form, the head
-tied to the token embedding, no dropout; the same step: forward, cross-entropy, backward,
+tied to the token embedding, no dropout; or the same Llama: rotary positions, RMSNorm, heads that
+share keys, SwiGLU, a head of its own. The same step: forward, cross-entropy, backward,
 gradient clipped to norm 1, AdamW with decay on matrices only. fp32, or bf16 by autocast with
 parameters in fp32; random tokens. --compile runs the forward and backward pass through
 torch.compile.
 
-Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
+Prints one JSON object: the median and least seconds of a step, and the most memory that the process had.
+Warm-up steps do not count.
 With --world N and --rank R it is one of N processes that train together through
 DistributedDataParallel over gloo, each with its part of the batch; --store names a new file, or is
 env:// for MASTER_ADDR and MASTER_PORT. --hook bf16 sends gradients in 16 bits, powersgd as
@@ -23,6 +25,7 @@ object has the steps, tokens a second and the validation loss (slow_link.sh).
 import argparse
 import json
 import math
+import resource
 import statistics
 import time
 
@@ -81,7 +84,65 @@ class GPT2(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
 
-PRESETS = {     # layers, heads, channels, context, vocabulary
+def turn(x, cos, sin):
+    """Rotary positions: of each head, column i and column i + half are one pair."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, channels, heads, kv_heads, inner):
+        super().__init__()
+        self.heads, self.kv_heads, self.width = heads, kv_heads, channels // heads
+        self.norm_1, self.norm_2 = nn.RMSNorm(channels, eps=1e-5), nn.RMSNorm(channels, eps=1e-5)
+        self.q = nn.Linear(channels, channels, bias=False)
+        self.k = nn.Linear(channels, kv_heads * self.width, bias=False)
+        self.v = nn.Linear(channels, kv_heads * self.width, bias=False)
+        self.proj = nn.Linear(channels, channels, bias=False)
+        self.gate = nn.Linear(channels, inner, bias=False)
+        self.up = nn.Linear(channels, inner, bias=False)
+        self.down = nn.Linear(inner, channels, bias=False)
+
+    def attend(self, x, cos, sin):
+        B, T, C = x.shape
+        q = turn(self.q(x).view(B, T, self.heads, self.width).transpose(1, 2), cos, sin)
+        k = turn(self.k(x).view(B, T, self.kv_heads, self.width).transpose(1, 2), cos, sin)
+        v = self.v(x).view(B, T, self.kv_heads, self.width).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), is_causal=True, enable_gqa=True)
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+    def forward(self, x, cos, sin):
+        x = x + self.attend(self.norm_1(x), cos, sin)
+        h = self.norm_2(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+class Llama(nn.Module):
+    def __init__(self, layers, heads, channels, context, vocab, kv_heads, inner):
+        super().__init__()
+        self.embed = nn.Embedding(vocab, channels)
+        self.blocks = nn.ModuleList(LlamaBlock(channels, heads, kv_heads, inner) for _ in range(layers))
+        self.norm = nn.RMSNorm(channels, eps=1e-5)
+        self.head = nn.Linear(channels, vocab, bias=False)
+        half = channels // heads // 2
+        angles = torch.arange(context)[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        self.register_buffer("cos", angles.cos().repeat(1, 2))
+        self.register_buffer("sin", angles.sin().repeat(1, 2))
+        for p in self.parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.02)
+
+    def forward(self, tokens, targets):
+        T = tokens.shape[1]
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x, self.cos[:T], self.sin[:T])
+        logits = self.head(self.norm(x))
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+PRESETS = {     # layers, heads, channels, context, vocabulary; of a Llama also heads of keys, inner width
+    "llama-160m": (12, 12, 768, 1024, 32000, 4, 3072),
     "gpt2-124m": (12, 12, 768, 1024, 50257),
     "gpt2-355m": (24, 16, 1024, 1024, 50257),
     "10m": (6, 6, 384, 128, 256),           # data_parallel.sh
@@ -162,7 +223,7 @@ def main():
         torch.set_num_threads(o.threads)
     torch.manual_seed(1)
     shape = PRESETS[o.model]
-    model = GPT2(*shape)
+    model = Llama(*shape) if len(shape) > 5 else GPT2(*shape)
     if o.world > 1:
         # One bucket for factors: sums of several, begun as their turn comes, may meet in another order elsewhere.
         model = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=1000 if o.hook == "powersgd" else 25)
@@ -196,7 +257,8 @@ def main():
     if o.rank == 0:
         print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
                           "precision": o.precision, "compiled": o.compile,
-                          "start_s": begun, "median_s": statistics.median(timed), "min_s": min(timed)}))
+                          "start_s": begun, "median_s": statistics.median(timed), "min_s": min(timed),
+                          "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
     if o.world > 1:
         dist.destroy_process_group()
 
