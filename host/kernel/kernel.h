@@ -198,6 +198,7 @@ gt_status kernel_attention_delta(dev_list *l, kernel_set *k, const kernel_attent
                                  dev_buffer *dout, dev_buffer *delta);
 /* Two products of T x T x D a head, or five of the gradient; half of each if causal, and of a window what is in it. */
 double kernel_attention_flops(const kernel_attention_shape *s, int gradient);
+/* ---- cl/attention_cache.cl ---------------------------------------------------------- */
 /* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on
  * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each, or as many
  * of them as the window has; without lengths and starts. */

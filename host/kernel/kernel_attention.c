@@ -257,46 +257,6 @@ double kernel_attention_flops(const kernel_attention_shape *s, int gradient)
     return 2.0 * (gradient ? 5.0 : 2.0) * (double)s->B * pairs * (double)s->H * (double)s->D;
 }
 
-/* One row is one work-item or work-group of WG. */
-static dev_grid row_grid(const kernel_set *k, int heads, int T)
-{
-    return dev_grid_1d((size_t)heads * (size_t)T * k->group, k->group);
-}
-
-gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int capacity,
-                                  dev_buffer *first, const kernel_attention_in *in, dev_buffer *keys,
-                                  dev_buffer *values, dev_buffer *out)
-{
-    const dev_arg sizes[] = { dev_arg_i32(s->T), dev_arg_i32(s->H), dev_arg_i32(s->H / s->KV), dev_arg_i32(s->D),
-                              dev_arg_i32(capacity) };
-    kernel_args append = { .count = 0 }, attend = { .count = 0 };
-    for (int i = 0; i < KERNEL_ARGS(sizes); i++) {
-        kernel_args_push(&append, sizes[i]);
-        kernel_args_push(&attend, sizes[i]);
-    }
-    kernel_args_push(&attend, dev_arg_f32(s->scale));
-    kernel_args_push(&attend, dev_arg_i32(s->window));
-    kernel_args_push(&append, dev_arg_buffer(first));
-    kernel_args_push(&attend, dev_arg_buffer(first));
-    kernel_args_heads(&append, in);
-    kernel_args_heads(&attend, in);
-    kernel_args_push(&append, dev_arg_buffer(keys));
-    kernel_args_push(&attend, dev_arg_buffer(keys));
-    kernel_args_push(&append, dev_arg_buffer(values));
-    kernel_args_push(&attend, dev_arg_buffer(values));
-    kernel_args_push(&attend, dev_arg_buffer(out));
-    const kernel_attention_shape plain = { .D = s->D };         /* its kernels have no masks */
-    dev_program *p;
-    gt_status st = kernel_attention_check(k, s, in);
-    if (!st)
-        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, &plain, 0));
-    if (!st)
-        st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at, append.count);
-    if (!st)
-        st = dev_list_kernel(l, p, "attention_cached", row_grid(k, s->B * s->H, s->T), attend.at, attend.count);
-    return st;
-}
-
 /* ---- cases ------------------------------------------------------------------------------------- */
 
 /* R rows of q in one or two sequences, C columns in the widest heads of at most 64 that C divides into;

@@ -17,7 +17,9 @@
     F(norm) \
     F(elementwise) \
     F(xent) \
-    F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(topk) F(lowrank) F(stages) F(dct)
+    F(optim) \
+    F(optim_tensor) \
+    F(rope) F(attention) F(attention_cache) F(adapter) F(rows) F(compress) F(topk) F(lowrank) F(stages) F(dct)
 
 struct kernel_case;             /* kernel_cases_private.h */
 typedef struct kernel_family {
