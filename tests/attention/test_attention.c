@@ -1,59 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* tests/attention/test_attention.c - attention against the double-precision reference, forward
- * and backward, in both styles; the reference's own gradient against finite differences.
+ * and backward, in both styles and by tiles; the reference's own gradient against finite differences.
  *
- * GT_TEST_DEVICE picks the device (default: the best). GT_TEST_TINY=1 keeps to sizes that an
- * interpreter such as oclgrind gets through.                                            */
-#include "tests/check.h"
+ * GT_TEST_DEVICE and GT_TEST_TINY: see attention_oracle.h. Matrix units have a program of their own
+ * (test_attention_matrix.c).                                                             */
+#include "tests/attention/attention_oracle.h"
 
-#include "host/attention/attention.h"
 #include "host/attention/attention_rows.h"
 #include "host/base/random.h"
-#include "host/kernel/kernel.h"
-#include "host/kernel/reference.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { GUARD = 256 };           /* elements before and after every array */
-
-static int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
-
-typedef struct place {
-    dev_device *d;
-    kernel_set *k;
-    gemm_context *g;            /* NULL: the kernel; else the engine whose tiles are meant */
-    dtype type;
-    double rounding;            /* what sums over probabilities are off by; 0: what fp32 is */
-} place;
-
-static int place_open(place *p, const char *style, dtype type)
-{
-    *p = (place){ .type = type };
-    char **specs = NULL;
-    int count = 0;
-    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
-        return 0;
-    setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, specs[0]);
-    unsetenv("GEARTRAIN_STYLE");
-    dev_specs_free(specs, count);
-    if (!CHECK_OK(st))
-        return 0;
-    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
-        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
-        dev_close(p->d);
-        return 0;
-    }
-    return CHECK_OK(kernel_set_create(&p->k, p->d, type));
-}
 
 /* The tiles of an engine; 0 and a skip if this device or build is without. */
 static int place_open_tiles(place *p, const char *engine, dtype type)
@@ -77,229 +37,6 @@ static int place_open_tiles(place *p, const char *engine, dtype type)
     kernel_set_release(p->k);
     dev_close(p->d);
     return 0;
-}
-
-static void place_close(place *p)
-{
-    gemm_context_release(p->g);
-    kernel_set_release(p->k);
-    dev_close(p->d);
-}
-
-/* A matrix unit: that of the device, or the layout of one with a loop for its instruction, whose programs take a
- * CPU seconds each to compile. 0 where there is none, and a skip if it is the device's. */
-static int place_open_matrix(place *p, const char *unit, dtype type)
-{
-    char text[32];
-    const char *why = NULL;
-    snprintf(text, sizeof text, "software:%s", unit ? unit : "");
-    if (!place_open(p, "gpu", type))
-        return 0;
-    if (unit)
-        setenv("GEARTRAIN_MATRIX", text, 1);
-    const gt_status st = gemm_context_create(&p->g, p->d, "matrix");
-    const int has = !st && gemm_matrix_unit(p->g, &why);
-    unsetenv("GEARTRAIN_MATRIX");
-    p->rounding = type == DTYPE_BF16 ? 1.0 / 256 : 1.0 / 2048;
-    if (has)
-        return 1;
-    if (!unit && (!st || st == GT_UNSUPPORTED))
-        check_skip("'%s' has no matrix unit for us", dev_info_of(p->d)->id);
-    else
-        CHECKF(0, "%s: %s", unit ? unit : "the device's own", why ? why : gt_message());
-    place_close(p);
-    return 0;
-}
-
-/* An array on the device between guards, and its values in double. */
-typedef struct array {
-    dtype type;
-    size_t count, bytes;
-    void *before, *after;       /* with guards */
-    double *value;
-    dev_buffer *root, *view;
-} array;
-
-static size_t guard_of(const array *a, const place *p)
-{
-    const size_t align = dev_info_of(p->d)->align / dtype_size(a->type);
-    return align > GUARD ? align : GUARD;
-}
-
-static int array_make(array *a, place *p, dtype type, size_t count, uint64_t stream)
-{
-    *a = (array){ .type = type, .count = count };
-    const size_t guard = guard_of(a, p);
-    a->bytes = ((count + 2 * guard) * dtype_size(type) + 3) & ~(size_t)3;
-    a->before = calloc(1, a->bytes);
-    a->after = calloc(1, a->bytes);
-    a->value = calloc(count, sizeof *a->value);
-    if (!CHECKF(a->before && a->after && a->value, "out of memory"))
-        return 0;
-    gt_random r;
-    gt_random_init(&r, 3, stream);
-    for (size_t i = 0; i < count + 2 * guard; i++)
-        dtype_store(type, a->before, i, 3.0f * gt_random_unit(&r) - 1.5f);
-    for (size_t i = 0; i < count; i++)
-        a->value[i] = (double)dtype_load(type, a->before, guard + i);
-    return CHECK_OK(dev_buffer_create(&a->root, p->d, a->bytes, "test"))
-           && CHECK_OK(dev_write(p->d, a->root, 0, a->before, a->bytes))
-           && CHECK_OK(
-               dev_buffer_view(&a->view, a->root, guard * dtype_size(type), a->bytes - guard * dtype_size(type)));
-}
-
-static void array_release(array *a)
-{
-    dev_buffer_release(a->view);
-    dev_buffer_release(a->root);
-    free(a->before);
-    free(a->after);
-    free(a->value);
-}
-
-/* Reads it back: the guards as before, the values within `allowed` + relative storage error
- * of `want`. */
-static int array_is(array *a, place *p, const double *want, double allowed, const char *what)
-{
-    const size_t guard = guard_of(a, p), size = dtype_size(a->type);
-    const double store = a->type == DTYPE_BF16 ? 1.0 / 256 : a->type == DTYPE_F16 ? 1.0 / 2048 : 0;
-    if (!CHECK_OK(dev_read(p->d, a->root, 0, a->after, a->bytes)))
-        return 0;
-    int good = CHECKF(!memcmp(a->before, a->after, guard * size), "%s: front guard", what)
-               && CHECKF(!memcmp((char *)a->before + (guard + a->count) * size,
-                                 (char *)a->after + (guard + a->count) * size, guard * size),
-                         "%s: back guard", what);
-    for (size_t i = 0; i < a->count && good; i++) {
-        const double got = (double)dtype_load(a->type, a->after, guard + i);
-        good = CHECKF(fabs(got - want[i]) <= allowed + store * fabs(want[i]), "%s[%zu]: %.8g is not %.8g within %.2g",
-                      what, i, got, want[i], allowed);
-    }
-    return good;
-}
-
-static const uint32_t words[4] = { 5, 6, 7, 8 };
-
-/* [q|k|v] side by side in rows of 3C. */
-static kernel_attention_in side_by_side(dev_buffer *qkv, int C)
-{
-    return (kernel_attention_in){ { qkv, 0, 3 * C }, { qkv, C, 3 * C }, { qkv, 2 * (int64_t)C, 3 * C } };
-}
-
-static gt_status forward(dev_list *l, const place *p, const attention_how *how, const kernel_attention_in *in,
-                         const array *out, const array *lse, const array *scratch)
-{
-    if (p->g)
-        return attention_forward(l, how, in, out->view, lse->view, scratch->view);
-    return kernel_attention(l, p->k, how->s, how->drop, in, out->view, lse->view);
-}
-
-static gt_status gradient(dev_list *l, const place *p, const attention_how *how, const kernel_attention_in *in,
-                          const array *out, const array *lse, const array *dout, const kernel_attention_in *d,
-                          const array *scratch)
-{
-    if (p->g)
-        return attention_grad(l, how, in, out->view, lse->view, dout->view, d, scratch->view);
-    return kernel_attention_grad(l, p->k, how->s, how->drop, in, out->view, lse->view, dout->view, d, scratch->view);
-}
-
-/* Floats that are enough for both. */
-static size_t scratch_floats(const place *p, const attention_how *how)
-{
-    uint64_t one = 0, other = 0;
-    if (!p->g)
-        one = kernel_attention_scratch(p->k, how->s);
-    else if (!CHECK_OK(attention_scratch(how, 0, &one)) || !CHECK_OK(attention_scratch(how, 1, &other)))
-        return 0;
-    return (size_t)(one > other ? one : other) / 4 + 1;
-}
-
-/* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
- * in front of these and some behind. mask: lengths (B), keys of each sequence; or a window, and starts (B,T). */
-static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int others, const reference_mask *mask)
-{
-    const int causal = mask->causal;
-    const int32_t *lengths = mask->lengths;
-    const int C = H * D;
-    const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
-    array qkv = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dqkv = { 0 }, scratch = { 0 };
-    dev_buffer *random = NULL;
-    dev_list *l = NULL;
-    char what[96];
-    const reference_dropout ref = {
-        .p = drop_p,
-        .seed = words[0] | (uint64_t)words[1] << 32,
-        .step = words[2],
-        .first = words[3],
-        .stream = 9,
-        .first_head = others / 2,
-        .heads = H + others
-    };
-    const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
-    const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
-                                                                       must reach every kernel */
-    kernel_attention_shape sizes = {
-        .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal, .scale = scale, .window = mask->window
-    };
-    double *want_out = malloc(tokens * c * sizeof *want_out);
-    double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
-    double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
-
-    const kernel_dropout planned_drop = { .p = drop_p };
-    const attention_how planned = { p->g, p->k, &sizes, drop_p > 0 ? &planned_drop : NULL };
-    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s%s window %d drop %.1f", dtype_name(p->type), B, T, D, H,
-             H + others, causal ? "causal" : "full", lengths ? " padded" : "", mask->starts ? " documents" : "",
-             mask->window, (double)drop_p);
-    int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1) && array_make(&out, p, p->type, tokens * c, 2)
-               && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3) && array_make(&dout, p, p->type, tokens * c, 4)
-               && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
-               && array_make(&scratch, p, DTYPE_F32, scratch_floats(p, &planned), 6)
-               && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
-               && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
-    if (good && lengths)
-        good = CHECK_OK(dev_buffer_create(&sizes.lengths, p->d, (size_t)B * 4, "lengths"))
-               && CHECK_OK(dev_write(p->d, sizes.lengths, 0, lengths, (size_t)B * 4));
-    if (good && mask->starts)
-        good = CHECK_OK(dev_buffer_create(&sizes.starts, p->d, tokens * 4, "starts"))
-               && CHECK_OK(dev_write(p->d, sizes.starts, 0, mask->starts, tokens * 4));
-    const kernel_dropout drop = {
-        .p = drop_p, .stream = 9, .random = random, .first_head = others / 2, .heads = others ? H + others : 0
-    };
-    const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
-    if (good) {
-        const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
-        const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
-        const double rounding = p->rounding > 0.0 ? p->rounding : 1e-5;
-        const attention_how how = { p->g, p->k, &sizes, on };
-        reference_attention_masked(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, want_out, want_lse);
-        reference_attention_masked_grad(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, dout.value, want_dqkv);
-        good = CHECK_OK(forward(l, p, &how, &in, &out, &lse, &scratch))
-               && CHECK_OK(gradient(l, p, &how, &in, &out, &lse, &dout, &d, &scratch)) && CHECK_OK(dev_run(l, 0, -1))
-               && array_is(&out, p, want_out, rounding, what) && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
-               && array_is(&dqkv, p, want_dqkv, error * sqrt((double)D), what);
-    }
-    if (good) {                                         /* the scratch's guards */
-        for (size_t i = 0; i < scratch.count; i++)
-            scratch.value[i] = 0;
-        good = array_is(&scratch, p, scratch.value, 1e9, what);
-    }
-    dev_list_release(l);
-    dev_buffer_release(random);
-    dev_buffer_release(sizes.lengths);
-    dev_buffer_release(sizes.starts);
-    array *const all[] = { &qkv, &out, &lse, &dout, &dqkv, &scratch };
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        array_release(all[i]);
-    free(want_out);
-    free(want_lse);
-    free(want_dqkv);
-    return good;
-}
-
-static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others,
-                          const int32_t *lengths)
-{
-    const reference_mask mask = { .causal = causal, .lengths = lengths };
-    return masked_case(p, B, T, D, H, drop_p, others, &mask);
 }
 
 /* The GPU bodies crawl on a CPU device, so only some of the shapes are for them there. */
@@ -348,19 +85,6 @@ static void keys_behind_a_length_are_hidden(void)
                        && attention_case(&p, 1, 200, 33, 1, 0, 0.0f, 0, (const int32_t[]){ 100 });
             CHECK(good);
             place_close(&p);
-        }
-}
-
-/* Documents of `length`, `length` + 1, ... tokens in each sequence. */
-static void cut_documents(int32_t *starts, int B, int T, int length)
-{
-    for (int b = 0; b < B; b++)
-        for (int t = 0, first = 0, next = length; t < T; t++) {
-            if (t == next) {
-                first = next;
-                next += ++length;
-            }
-            starts[b * T + t] = first;
         }
 }
 
@@ -568,94 +292,6 @@ static void a_cache_gives_the_rows_of_the_whole(void)
         }
 }
 
-/* Fewer heads of keys than of queries, and q in rows of its own with other columns around it: as the
- * reference has it with every head of keys written out as often as it is looked at. */
-static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal, float drop_p)
-{
-    const int H = KV * G, C = H * D, kv = KV * D, q_row = C + 8, kv_row = 2 * kv;
-    const size_t rows = (size_t)B * (size_t)T, c = (size_t)C;
-    const reference_dropout ref = {
-        .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32, .step = words[2], .first = words[3], .stream = 9
-    };
-    const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
-    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal, .scale = 0.3f };
-    array q = { 0 }, k = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dq = { 0 }, dk = { 0 }, scratch = { 0 },
-          keys = { 0 }, values = { 0 };
-    dev_buffer *random = NULL;
-    dev_list *l = NULL;
-    char what[96];
-    const kernel_dropout planned_drop = { .p = drop_p };
-    const attention_how planned = { p->g, p->k, &sizes, drop_p > 0 ? &planned_drop : NULL };
-    snprintf(what, sizeof what, "%s B%d T%d D%d %d heads to %d %s", dtype_name(p->type), B, T, D, H, KV,
-             causal ? "causal" : "full");
-    int good = array_make(&q, p, p->type, rows * (size_t)q_row, 1)
-               && array_make(&k, p, p->type, rows * (size_t)kv_row, 2) && array_make(&out, p, p->type, rows * c, 3)
-               && array_make(&lse, p, DTYPE_F32, rows * (size_t)H, 4) && array_make(&dout, p, p->type, rows * c, 5)
-               && array_make(&dq, p, p->type, rows * (size_t)q_row, 6)
-               && array_make(&dk, p, p->type, rows * (size_t)kv_row, 7)
-               && array_make(&scratch, p, DTYPE_F32, scratch_floats(p, &planned), 8)
-               && array_make(&keys, p, p->type, rows * (size_t)kv, 9)
-               && array_make(&values, p, p->type, rows * (size_t)kv, 10)
-               && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
-               && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
-    double *all = malloc(rows * 3 * c * sizeof *all), *d_all = malloc(rows * 3 * c * sizeof *d_all);
-    double *want = malloc(rows * c * sizeof *want), *want_lse = malloc(rows * (size_t)H * sizeof *want_lse);
-    if (good) {
-        const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random };
-        const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
-        const kernel_attention_in in = { { q.view, 4, q_row }, { k.view, 0, kv_row }, { k.view, kv, kv_row } };
-        const kernel_attention_in d = { { dq.view, 4, q_row }, { dk.view, 0, kv_row }, { dk.view, kv, kv_row } };
-        for (size_t r = 0; r < rows; r++)
-            for (int h = 0; h < H; h++)
-                for (int e = 0; e < D; e++) {
-                    double *to = all + r * 3 * c + (size_t)(h * D + e);
-                    const double *from = k.value + r * (size_t)kv_row + (size_t)(h / G * D + e);
-                    to[0] = q.value[r * (size_t)q_row + 4 + (size_t)(h * D + e)];
-                    to[c] = from[0];
-                    to[2 * c] = from[kv];
-                }
-        reference_attention(B, T, C, H, causal, (double)sizes.scale, ref_drop, NULL, all, want, want_lse);
-        reference_attention_grad(B, T, C, H, causal, (double)sizes.scale, ref_drop, NULL, all, dout.value, d_all);
-        for (size_t r = 0; r < rows; r++) {
-            double *own = dk.value + r * (size_t)kv_row;
-            memset(own, 0, (size_t)kv_row * sizeof *own);
-            for (int i = 0; i < C; i++) {
-                const double *from = d_all + r * 3 * c + (size_t)i;
-                const int to = i / D / G * D + i % D;
-                dq.value[r * (size_t)q_row + 4 + (size_t)i] = from[0];
-                own[to] += from[c];
-                own[kv + to] += from[2 * c];
-            }
-        }
-        const double error = (p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3) * G * sqrt((double)D);
-        const double rounding = p->rounding > 0.0 ? p->rounding : 1e-5;
-        const attention_how how = { p->g, p->k, &sizes, on };
-        good = CHECK_OK(forward(l, p, &how, &in, &out, &lse, &scratch))
-               && CHECK_OK(gradient(l, p, &how, &in, &out, &lse, &dout, &d, &scratch)) && CHECK_OK(dev_run(l, 0, -1))
-               && array_is(&out, p, want, rounding, what) && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
-               && array_is(&dq, p, dq.value, error, what) && array_is(&dk, p, dk.value, error, what);
-        dev_list_release(l);
-        l = NULL;
-        if (good && causal && !on) {                    /* all tokens at once into a cache of T */
-            const uint32_t zero[4] = { 0 };
-            good = CHECK_OK(dev_write(p->d, random, 0, zero, 16)) && CHECK_OK(dev_list_create(&l, p->d))
-                   && CHECK_OK(
-                       kernel_attention_cached(l, p->k, &sizes, T, random, &in, keys.view, values.view, out.view))
-                   && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what);
-        }
-    }
-    dev_list_release(l);
-    dev_buffer_release(random);
-    array *const arrays[] = { &q, &k, &out, &lse, &dout, &dq, &dk, &scratch, &keys, &values };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        array_release(arrays[i]);
-    free(all);
-    free(d_all);
-    free(want);
-    free(want_lse);
-    return good;
-}
-
 static void heads_of_keys_serve_several_of_queries(void)
 {
     static const char *const styles[] = { "cpu", "gpu" };
@@ -671,120 +307,6 @@ static void heads_of_keys_serve_several_of_queries(void)
             CHECK(good);
             place_close(&p);
         }
-}
-
-/* ---- the matrix unit ------------------------------------------------------------------------------ */
-
-/* The device's own, in every size and with every mask. */
-static void the_matrix_unit_matches(void)
-{
-    static const int lengths[] = { 1, 15, 16, 63, 64, 65, 129, 200 };
-    static const int heads[] = { 64, 16, 128, 48, 64, 96, 128, 64 };
-    static int32_t starts[2 * 200];
-    const int32_t padded[] = { 0, 69, 1, 35, 70 };
-    for (dtype t = DTYPE_BF16; t <= DTYPE_F16; t++) {
-        place p;
-        int good = 1;
-        if (!place_open_matrix(&p, NULL, t))
-            continue;
-        for (int i = 0; good && i < (tiny() ? 4 : 8); i++)
-            good = attention_case(&p, i % 2 ? 1 : 3, lengths[i], heads[i], i % 3 ? 1 : 2, i % 4 != 1, 0.0f, 0, NULL);
-        good = good && attention_case(&p, 5, 70, 64, 1, 0, 0.0f, 0, padded)
-               && attention_case(&p, 4, 70, 128, 1, 1, 0.0f, 0, padded + 1);
-        for (int w = 0; good && w < 3; w++) {
-            const reference_mask window = { .causal = 1, .window = w ? 64 : 3 };
-            const reference_mask both = { .causal = 1, .window = w ? 0 : 65, .starts = starts };
-            cut_documents(starts, 2, 130, 5 + 20 * w);
-            good = masked_case(&p, 1, 130, 64, 2, 0.0f, 0, &window) && masked_case(&p, 2, 130, 128, 1, 0.0f, 0, &both);
-        }
-        CHECK(good && grouped_case(&p, 1, 70, 32, 1, 3, 1, 0.0f) && grouped_case(&p, 2, 67, 64, 2, 2, 0, 0.0f));
-        place_close(&p);
-    }
-}
-
-/* Each unit's layout, with a loop for its instruction: several groups of rows, blocks of keys, and a ragged end; own
- * factors in registers, and of wide heads in local memory, one of two or both. The first unit with every mask and in
- * fp16 as well. Programs compile for seconds here. */
-static void the_matrix_unit_matches_in_every_layout(void)
-{
-    static const struct {
-        const char *name;
-        int D;
-    } units[] = {
-        { "wmma11", 32 }, { "mfma", 48 }, { "wmma12", 80 }, { "sync", 80 }, { "dpas8", 32 }, { "dpas16", 16 }
-    };
-    static int32_t starts[2 * 140];
-    const int32_t padded[] = { 0, 69, 1, 70 };
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        for (dtype t = DTYPE_BF16; t <= (i == 0 && !tiny() ? DTYPE_F16 : DTYPE_BF16); t++) {
-            const int T = tiny() ? 19 : 140, D = tiny() ? 16 : units[i].D, H = tiny() ? 1 : 2;
-            const reference_mask both = { .causal = 1, .window = 50, .starts = starts };
-            const char *name = "";
-            place p;
-            if (!place_open_matrix(&p, units[i].name, t))
-                continue;
-            const kernel_attention_shape s = { .B = 1, .T = T, .H = H, .KV = H, .D = D, .causal = 1, .scale = 1.0f };
-            const attention_how how = { p.g, p.k, &s, NULL };
-            for (int gradient = 0; gradient < 2; gradient++)
-                CHECK(!attention_engine(&how, gradient, &name) && !strcmp(name, "matrix"));
-            int good = attention_case(&p, 1, T, D, H, 1, 0.0f, 0, NULL);
-            cut_documents(starts, 2, T, 10);
-            if (good && i == 0 && !tiny())
-                good = attention_case(&p, 2, 70, D, 1, 0, 0.0f, 0, NULL)
-                       && attention_case(&p, 4, 70, D, 1, 0, 0.0f, 0, padded)
-                       && masked_case(&p, 2, T, D, 1, 0.0f, 0, &both) && grouped_case(&p, 2, 33, D, 2, 2, 1, 0.0f);
-            CHECK(good);
-            place_close(&p);
-        }
-}
-
-static void note_engine(void *context, const attention_result *r)
-{
-    char *names = context;
-    snprintf(names + strlen(names), 64 - strlen(names), "%s ", r->engine);
-}
-
-/* Unless an engine is asked for, the unit is one way beside the kernel, whose results it is held to. */
-static void the_matrix_unit_is_held_to_the_kernel(void)
-{
-    const kernel_attention_shape s = {
-        .B = 1, .T = ATTENTION_LEAST - 28, .H = 4, .KV = 2, .D = 32, .causal = 1, .scale = 0.2f
-    };
-    char names[64] = "";
-    place p;
-    if (tiny() || !place_open(&p, "gpu", DTYPE_BF16))
-        return;
-    setenv("GEARTRAIN_MATRIX", "software:wmma11", 1);
-    if (CHECK_OK(gemm_context_create(&p.g, p.d, NULL)))
-        CHECK_OK(attention_bench(p.g, p.k, &s, 1, note_engine, names));
-    unsetenv("GEARTRAIN_MATRIX");
-    CHECKF(!strcmp(names, "kernel matrix kernel matrix "), "%s", names);
-    place_close(&p);
-}
-
-/* Dropout, fp32 and heads that are no whole tiles, or too wide, are the kernel's. */
-static void the_kernel_keeps_what_the_matrix_unit_is_not_for(void)
-{
-    const kernel_dropout drop = { .p = 0.1f };
-    for (dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
-        place p;
-        const char *name = "";
-        if (!place_open_matrix(&p, "sync", t))
-            continue;
-        kernel_attention_shape s = { .B = 1, .T = 8, .H = 2, .KV = 2, .D = 48, .causal = 1, .scale = 1.0f };
-        attention_how how = { p.g, p.k, &s, NULL };
-        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, t == DTYPE_F32 ? "kernel" : "matrix"));
-        how.drop = &drop;
-        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
-        how.drop = NULL;
-        for (int D = 1; D < 300; D += D < 40 ? 1 : 80) {
-            s.D = D;
-            CHECKF(!attention_engine(&how, 0, &name)
-                       && !strcmp(name, t != DTYPE_F32 && D % 16 == 0 && D <= 128 ? "matrix" : "kernel"),
-                   "%d: %s", D, name);
-        }
-        place_close(&p);
-    }
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------- */
@@ -1052,10 +574,6 @@ const check_case check_cases[] = {
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),
     CASE(heads_that_are_too_large_are_refused),
-    CASE(the_matrix_unit_matches),
-    CASE(the_matrix_unit_matches_in_every_layout),
-    CASE(the_matrix_unit_is_held_to_the_kernel),
-    CASE(the_kernel_keeps_what_the_matrix_unit_is_not_for),
     CASE(native_tiles_match_the_reference),
     CASE(onednn_tiles_match_the_reference),
     CASE(tiles_match_the_kernel_where_heads_share_keys),

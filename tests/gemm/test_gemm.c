@@ -2,10 +2,12 @@
 /* tests/gemm/test_gemm.c - every engine against the obvious product; the choice between them.
  *
  * Kernels run in both styles: the GPU body is what GEARTRAIN_STYLE=gpu makes of a CPU
- * device. CLBlast compiles for half a minute on one and has a slow program of its own.
+ * device. CLBlast compiles for half a minute on one and has a slow program of its own; products by matrix units
+ * have one as well (test_gemm_matrix.c).
  * GT_TEST_DEVICE picks the device (default: the best). GT_TEST_TINY=1 keeps to sizes that an
  * interpreter such as oclgrind gets through.                                            */
 #include "tests/gemm/gemm_oracle.h"
+#include "tests/gemm/gemm_series.h"
 #include "host/gemm/engine.h"
 #include "host/gemm/gemm_pool.h"
 #include "host/gemm/gemm_tiles.h"
@@ -18,12 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
 
 /* As the kernel tells it; other processors than x86's: no. */
 static int has_processor(const char *flag)
@@ -41,155 +37,6 @@ static int has_processor(const char *flag)
 static int has_processor_bf16(void)
 {
     return has_processor(" avx512_bf16");
-}
-
-static const int sizes[] = { 1, 2, 31, 32, 33, 63, 64, 65, 100, 129 };
-enum { SIZES = sizeof sizes / sizeof sizes[0] };
-
-static const dtype types[] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
-
-typedef struct place {
-    dev_device *d;
-    gemm_context *c;
-} place;
-
-/* Opens the device with a style ("cpu", "gpu") and an engine; 0 and a skip if this device or
- * build has none. */
-static int place_open(place *p, const char *style, const char *engine)
-{
-    gemm_prepare_process();
-    *p = (place){ 0 };
-    char **specs = NULL;
-    int count = 0;
-    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
-        return 0;
-    setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, specs[0]);
-    unsetenv("GEARTRAIN_STYLE");
-    dev_specs_free(specs, count);
-    if (!CHECK_OK(st))
-        return 0;
-    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
-        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
-        dev_close(p->d);
-        return 0;
-    }
-    st = gemm_context_create(&p->c, p->d, engine);
-    if (st == GT_UNSUPPORTED) {
-        check_skip("%s", gt_message());
-        dev_close(p->d);
-        return 0;
-    }
-    return CHECK_OK(st);
-}
-
-static void place_close(place *p)
-{
-    gemm_context_release(p->c);
-    dev_close(p->d);
-}
-
-/* Each size once in each role, against sizes that step through the list. */
-static void all_sizes(place *p, dtype in, dtype out, int trans_step)
-{
-    int good = 1;
-    for (int i = 0; i < (tiny() ? 3 : SIZES) && good; i++)
-        for (int trans = 0; trans < 4 && good; trans += trans_step) {
-            const gemm_desc g = {
-                .M = sizes[i],
-                .N = sizes[(3 * i + trans) % SIZES],
-                .K = sizes[(7 * i + 2 * trans + 1) % (tiny() ? 4 : SIZES)],
-                .trans_a = trans & 1,
-                .trans_b = trans >> 1,
-                .a_type = in,
-                .b_type = in,
-                .c_type = out,
-                .add = i & 1,
-                .alpha = i % 3 ? 0.0f : 0.5f,
-            };
-            good = gemm_case(p->c, p->d, &g, 1);
-        }
-}
-
-/* Beyond the blocks of k, of rows and of columns. */
-static void large_sizes(place *p, dtype type)
-{
-    static const int large[][3] = { { 7, 300, 521 }, { 401, 70, 130 }, { 200, 193, 600 } };
-    int good = 1;
-    for (int i = 0; i < 3 && good; i++)
-        for (int trans = 0; trans < 4 && good; trans++) {
-            const gemm_desc g = {
-                .M = large[i][0],
-                .N = large[i][1],
-                .K = large[i][2],
-                .trans_a = trans & 1,
-                .trans_b = trans >> 1,
-                .a_type = type,
-                .b_type = type,
-                .c_type = type,
-                .bias = i == 2,
-                .residual = i == 2,
-            };
-            good = gemm_case(p->c, p->d, &g, 0);
-        }
-}
-
-static void padding_and_batches(place *p, dtype type)
-{
-    int good = 1;
-    for (int trans = 0; trans < 4 && good; trans++)
-        for (int odd = 0; odd < 2 && good; odd++) {
-            const int M = 33, N = 65, K = 31, pad = odd ? 3 : 4;
-            const int a_rows = trans & 1 ? K : M, a_width = trans & 1 ? M : K;
-            const int b_rows = trans >> 1 ? N : K, b_width = trans >> 1 ? K : N;
-            gemm_desc g = {
-                .M = M,
-                .N = N,
-                .K = K,
-                .trans_a = trans & 1,
-                .trans_b = trans >> 1,
-                .a_type = type,
-                .b_type = type,
-                .c_type = type,
-                .lda = a_width + pad,
-                .ldb = b_width + pad,
-                .ldc = N + pad,
-                .batch = 3,
-            };
-            g.stride_a = a_rows * g.lda + 5;
-            g.stride_b = odd ? 0 : b_rows * g.ldb + 8;      /* one B for the whole batch */
-            g.stride_c = M * g.ldc + 7;
-            good = gemm_case(p->c, p->d, &g, 1);
-            g.bias = g.residual = 1;
-            g.act = ACT_GELU_TANH;
-            g.drop_p = trans ? 0.0f : 0.25f;
-            good = good && gemm_case(p->c, p->d, &g, 0);
-        }
-}
-
-static void epilogues(place *p, dtype type)
-{
-    int good = 1;
-    for (int i = tiny() ? 2 : 0; i < (tiny() ? 3 : SIZES) && good; i++)
-        for (int e = 0; e < 32 && good; e += i % 3 ? 5 : 1) {
-            const gemm_desc g = {
-                .M = sizes[(i + e) % (tiny() ? 3 : SIZES)],
-                .N = sizes[i],
-                .K = 17,
-                .a_type = type,
-                .b_type = type,
-                .c_type = type,
-                .bias = e & 1,
-                .act = e & 2 ? ACT_GELU_TANH : ACT_NONE,
-                .act_grad = e & 4 ? ACT_GELU_TANH : ACT_NONE,
-                .drop_p = e & 8 ? 0.4f : 0.0f,
-                .drop_stream = 5,
-                /* Beyond the counter's 32 bits; within a quad, and at the start of one. */
-                .drop_sequence = (INT64_C(1) << 31) + i,
-                .residual = e >> 4 & 1,
-            };
-            good = gemm_case(p->c, p->d, &g, 0);
-        }
 }
 
 /* Each activation, its slope, and both, of a product and of one that is added to a matrix; two in one product
@@ -432,48 +279,6 @@ static void tiled_agrees_in_the_gpu_style(void)
     everything("gpu", "tiled", 3);
 }
 
-/* On a GPU with a matrix unit. */
-static void matrix_agrees_with_the_obvious_product(void)
-{
-    place p;
-    if (!place_open(&p, "gpu", "matrix"))
-        return;
-    for (int t = 1; t < 3; t++) {
-        all_sizes(&p, types[t], types[t], 1);
-        all_sizes(&p, types[t], DTYPE_F32, 1);
-        if (!tiny())
-            large_sizes(&p, types[t]);
-        padding_and_batches(&p, types[t]);
-        epilogues(&p, types[t]);
-    }
-    place_close(&p);
-}
-
-/* Each unit's layout, with a loop for its instruction: what a lane holds is what it needs. The engine's own trial
- * is a product wider than a tile, compared element by element; the first unit multiplies in fp16 and with the
- * other transposes as well, beyond a work-group's 64 x 64 and a slice's 64 k. (A program compiles for seconds here.) */
-static void matrix_agrees_in_the_layout_of_every_unit(void)
-{
-    static const char *const units[] = { "wmma11", "mfma", "wmma12", "sync", "dpas8", "dpas16" };
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        const gemm_desc g = {
-            .M = 70, .N = 67, .K = 81, .trans_a = 1, .a_type = DTYPE_F16, .b_type = DTYPE_F16, .c_type = DTYPE_F16
-        };
-        place p;
-        char unit[32];
-        const char *why;
-        snprintf(unit, sizeof unit, "software:%s", units[i]);
-        setenv("GEARTRAIN_MATRIX", unit, 1);
-        if (!place_open(&p, "gpu", "matrix"))
-            break;
-        CHECKF(gemm_matrix_unit(p.c, &why) != NULL, "%s: %s", units[i], why ? why : "");
-        if (i == 0)
-            gemm_case(p.c, p.d, &g, 1);
-        place_close(&p);
-    }
-    unsetenv("GEARTRAIN_MATRIX");
-}
-
 typedef struct odd_tile {
     gemm_tiles *tiles;
     gemm_tile g;
@@ -514,64 +319,6 @@ static void onednn_is_not_given_odd_depths_below_a_tile(void)
         CHECKF(right, "depth %d", K);
     }
     place_close(&p);
-}
-
-/* fp32 as sums of two bf16: right within 16 bits in every layout, or the trial had failed; and by the first one whole
- * products, of other transposes, with an epilogue, added to what is there. */
-static void bf16x3_agrees_within_sixteen_bits(void)
-{
-    static const char *const units[] = { "wmma11", "mfma", "wmma12", "sync", "dpas8", "dpas16" };
-    for (size_t i = 0; i < (tiny() ? 1 : sizeof units / sizeof *units); i++) {
-        gemm_desc g = { .M = 70, .N = 67, .K = 81, .trans_a = 1, .ldb = 72 };
-        place p;
-        char unit[32];
-        const char *name = NULL;
-        snprintf(unit, sizeof unit, "software:%s", units[i]);
-        setenv("GEARTRAIN_MATRIX", unit, 1);
-        if (!place_open(&p, "gpu", "bf16x3"))
-            break;
-        CHECK_OK(gemm_engine_name(p.c, &g, &name));
-        CHECKF(name && !strcmp(name, "bf16x3"), "%s: by %s", units[i], name);
-        if (i == 0) {
-            gemm_case(p.c, p.d, &g, 1);
-            g.trans_a = 0;
-            g.bias = g.residual = 1;
-            gemm_case(p.c, p.d, &g, 0);
-        }
-        place_close(&p);
-    }
-    unsetenv("GEARTRAIN_MATRIX");
-}
-
-/* Nobody gets it who has not asked; few rows stay with gemv, other types with what is exact; and a device without a
- * unit has none. */
-static void bf16x3_is_for_those_who_ask(void)
-{
-    gemm_desc g = { .M = 256, .N = 64, .K = 64, .trans_b = 1 };
-    const char *name = NULL;
-    char names[128];
-    place p;
-    setenv("GEARTRAIN_MATRIX", "software:sync", 1);
-    if (place_open(&p, "gpu", "bf16x3")) {
-        g.M = 2;
-        CHECK_OK(gemm_engine_name(p.c, &g, &name));
-        CHECKF(!strcmp(name, "gemv"), "two rows by %s", name);
-        g.M = 256;
-        g.a_type = g.b_type = g.c_type = DTYPE_BF16;
-        CHECK_OK(gemm_engine_name(p.c, &g, &name));
-        CHECKF(strcmp(name, "bf16x3"), "bf16 by %s", name);
-        place_close(&p);
-    }
-    if (place_open(&p, "gpu", NULL)) {
-        CHECK(!strstr(gemm_engines_for(p.c, DTYPE_F32, names, sizeof names, " "), "bf16x3"));
-        place_close(&p);
-    }
-    unsetenv("GEARTRAIN_MATRIX");
-    if (place_open(&p, "cpu", NULL)) {
-        gemm_context *c = NULL;
-        CHECK_FAILS(gemm_context_create(&c, p.d, "bf16x3"), GT_UNSUPPORTED, "does not offer what it needs");
-        place_close(&p);
-    }
 }
 
 /* What the engine is for: up to four rows, every size of B beside them, every epilogue, batches and
@@ -986,10 +733,6 @@ const check_case check_cases[] = {
     CASE(onednn_is_not_given_odd_depths_below_a_tile),
     CASE(tiled_agrees_with_the_obvious_product),
     CASE(tiled_agrees_in_the_gpu_style),
-    CASE(matrix_agrees_with_the_obvious_product),
-    CASE(matrix_agrees_in_the_layout_of_every_unit),
-    CASE(bf16x3_agrees_within_sixteen_bits),
-    CASE(bf16x3_is_for_those_who_ask),
     CASE(gemv_agrees_with_the_obvious_product),
     CASE(gemv_agrees_in_the_gpu_style),
     CASE(native_widens_weights_by_panels),

@@ -6,4 +6,5 @@
 . "$(dirname "$0")/oclgrind_checks.sh"
 
 watch gpu tests/attention/test_attention -- --data-races
+watch gpu tests/attention/test_attention_matrix -- --data-races
 close_watch

@@ -6,4 +6,5 @@
 . "$(dirname "$0")/oclgrind_checks.sh"
 
 watch gpu tests/gemm/test_gemm -- --data-races
+watch gpu tests/gemm/test_gemm_matrix -- --data-races
 close_watch

@@ -4,4 +4,5 @@
 . "$(dirname "$0")/second_runtime_checks.sh"
 
 run '' attention/test_attention
+run '' attention/test_attention_matrix
 close_runs

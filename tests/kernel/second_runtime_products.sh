@@ -4,4 +4,5 @@
 . "$(dirname "$0")/second_runtime_checks.sh"
 
 run '' gemm/test_gemm
+run '' gemm/test_gemm_matrix
 close_runs
