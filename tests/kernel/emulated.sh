@@ -10,7 +10,8 @@
 # are. It is not part of CI: $TINYGRAD is a user's checkout, and a chip takes some minutes of one core.
 #
 #   the emulator's known faults   asked for, repaired while it runs, asked for again; matrix instructions twice
-#   every kernel case, attention, every product, in each storage type, against the reference
+#   every kernel case, attention, every product, in each storage type, against the reference; by the matrix unit
+#                                 as well, and fp32 on it as sums of two bf16
 #   two training steps of gpt2-tiny, in fp32, in bf16 by the matrix unit, and in two stages on two chips:
 #                                 PoCL's losses
 #   planted mistakes              barriers removed, a transposed tile, a wrong lane: must be noticed
@@ -33,19 +34,9 @@ skip()
     exit 77
 }
 
-[ -n "${TINYGRAD:-}" ] || skip "TINYGRAD names no checkout of tinygrad, whose emulator this needs"
-[ -f "$TINYGRAD/test/mockgpu/amd/emu.py" ] || skip "there is no test/mockgpu/amd/emu.py in '$TINYGRAD'"
-command -v ld.lld-19 > /dev/null || skip "lld-19 is not installed"
-. tests/kernel/amd_compiler.sh
-amd_bitcode "$work/bitcode" || skip "clang-19 or rocm-device-libs is not installed"
-cmake --build "$BUILD" --target emulated_driver > "$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-driver=$(cd "$BUILD" && pwd)/tests/kernel/libemulated_driver.so
-mkdir "$work/vendors"
-echo "$driver" > "$work/vendors/emulated.icd"
-
-export OCL_ICD_VENDORS=$work/vendors GT_EMULATED_BITCODE=$work/bitcode GT_EMULATED_SERVER=$PWD/tests/kernel/emulated/emulator.py
-export GT_EMULATED_PYTHON=${GT_PYTHON:-python3} GT_TEST_TINY=1 PYTHONDONTWRITEBYTECODE=1
-export GT_EMULATED_CHIPS GT_EMULATED_REPAIRS GEARTRAIN_CACHE
+. tests/kernel/emulated_device.sh
+emulated_device "$work" || skip "$why"
+export GT_TEST_TINY=1
 passed=0 failed=0
 
 verdict()           # 0|1 WHAT
@@ -60,7 +51,7 @@ verdict()           # 0|1 WHAT
 
 run()               # PROGRAM: a CUnit program's own cases are counted
 {
-    local program=$1 good bad skips
+    local program=$1 good bad skips begun=$SECONDS
     GT_EMULATED_COUNTS=$work/counts "$BUILD/tests/$program" > "$work/out" 2>&1
     good=$(awk '$1 == "tests" { print $4 }' "$work/out")
     bad=$(awk '$1 == "tests" { print $5 }' "$work/out")
@@ -71,7 +62,7 @@ run()               # PROGRAM: a CUnit program's own cases are counted
         failed=$((failed + ${bad:-0} + (${bad:-0} == 0)))
     fi
     passed=$((passed + ${good:-0} - skips))
-    echo "${program##*/} on $chip: $((${good:-0} - skips)) cases"
+    echo "${program##*/} on $chip: $((${good:-0} - skips)) cases, $((SECONDS - begun)) s"
 }
 
 planted()           # PROGRAM CASE OLD=>NEW WHAT
@@ -87,23 +78,6 @@ wrong_unit()        # OLD=>NEW WHAT
     GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$1 "$BUILD/geartrain" devices > "$work/out" 2> "$work/err"
     grep -q 'no matrix unit is used: element' "$work/out" && [ "$(grep -c 'matrix unit .*is not used' "$work/err")" = 1 ]
     verdict $? "$chip: $2 is not noticed at the start"
-}
-
-choose()            # CHIPS: the devices from here on; what is compiled and found out is kept for them
-{
-    GT_EMULATED_CHIPS=$1 GEARTRAIN_CACHE=$work/cache-$1
-    GT_EMULATED_REPAIRS=$(cat "$work"/faults-* 2> /dev/null | tr '\n' ' ')
-}
-
-# Nobody wants to know how fast an emulated GPU is, and measuring it takes half an hour.
-without_measuring()
-{
-    local proof
-    "$BUILD/geartrain" devices > "$work/out" 2>&1
-    mkdir -p "$GEARTRAIN_CACHE/peak"
-    for proof in "$GEARTRAIN_CACHE"/proof/*.txt; do
-        echo "1e12 1e11" > "$GEARTRAIN_CACHE/peak/${proof##*/}"
-    done
 }
 
 train()             # RUN OPTIONS...
@@ -143,16 +117,17 @@ else
 fi
 
 for chip in ${*:-gfx1100 gfx1201 gfx942 gfx90a}; do
-    choose "$chip"
-    "$GT_EMULATED_PYTHON" "$GT_EMULATED_SERVER" --check "$chip" "$driver" > "$work/faults-$chip"
+    emulated_faults "$chip"
     verdict $? "$chip: the emulator's faults and their repairs"
-    choose "$chip"
+    emulated_chips "$chip"
     run kernel/test_kernel
     run attention/test_attention
+    run attention/test_attention_matrix
     run gemm/test_gemm
+    run gemm/test_gemm_matrix
     if [ -n "$pocl" ]; then
-        without_measuring
-        grep -q 'by its matrix unit' "$work/out"
+        emulated_unmeasured
+        grep -q 'by its matrix unit' "$work/devices"
         verdict $? "$chip: its matrix unit is used"
         train "$chip" --devices gpu:0 --precision fp32
         near pocl-fp32 "$chip" 1e-5
@@ -165,20 +140,22 @@ done
 
 # Two generations in one job, each with half of the layers.
 if [ -n "$pocl" ] && [ -e "$work/faults-gfx1100" ] && [ -e "$work/faults-gfx942" ]; then
-    choose gfx1100,gfx942
-    without_measuring
+    emulated_chips gfx1100,gfx942
+    emulated_unmeasured
     train two --devices gpu:0,gpu:1 --stages 2 --replicas 1
     near pocl-fp32 two 1e-5
     verdict $? "a pipeline of gfx1100 and gfx942 has PoCL's loss"
 fi
 
-choose "$chip"
+emulated_chips "$chip"
 planted kernel/test_kernel every_case_matches_in_fp32 'barrier(CLK_LOCAL_MEM_FENCE);=>' "a program without barriers"
 planted gemm/test_gemm tiled_agrees_in_the_gpu_style 'y * 4 + i % 4=>y * 4 + (i + 1) % 4' "a product with rows in the wrong place"
-planted attention/test_attention the_matrix_unit_matches \
+planted attention/test_attention_matrix the_matrix_unit_matches \
     'barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */=>' "attention that overtakes a block"
-planted attention/test_attention the_matrix_unit_matches '^ (uint)distance=>^ 1' "an exchange with the wrong lane"
-planted attention/test_attention the_matrix_unit_matches 'key > seen[t][i]=>key > seen[t][i] + 1' "a key too many"
+planted attention/test_attention_matrix the_matrix_unit_matches '^ (uint)distance=>^ 1' "an exchange with the wrong lane"
+planted attention/test_attention_matrix the_matrix_unit_matches 'key > seen[t][i]=>key > seen[t][i] + 1' "a key too many"
+planted gemm/test_gemm_matrix bf16x3_agrees_on_the_units_own_instruction 'ADD_PRODUCTS(my_a + REST + h)=>' \
+    "fp32 by the matrix unit without what bf16 leaves over"
 wrong_unit 'p[MMA_C_ROW(lane, r) * ld + MMA_C_COLUMN(lane, r)]=>p[MMA_C_COLUMN(lane, r) * ld + MMA_C_ROW(lane, r)]' \
     "a transposed tile"
 wrong_unit 'lane = item % MMA_LANES=>lane = (item + 1) % MMA_LANES' "a wrong lane"

@@ -10,6 +10,7 @@
     $GT_EMULATED_BITCODE   ROCm's device libraries, those of newer chips among them (amd_compiler.sh)
     $GT_EMULATED_REPAIRS   names of faults to be repaired
     $GT_EMULATED_CHANGE    OLD=>NEW: is changed in every text that holds it; a planted mistake
+    $GT_EMULATED_KEPT      a folder in which processes keep what they have translated for the next ones
     $GT_EMULATED_COUNTS    a file to which each kernel's counts of instructions are added at the end
 
 Requests are lines, with bytes behind some; an answer is "ok ..." or "failed N" and N bytes of why.
@@ -33,6 +34,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import repairs
 from code_object import CodeObject
+from translations import Translations
 
 SGPRS, VGPRS, MOST_WAVES = 260, 256, 32
 UNKNOWN, TRANSLATED, NOTHING, MATRIX = range(4)
@@ -65,6 +67,9 @@ CACHES = {"gfx1100": [(0xe0ac0000, 0xfffc0000, 8), (0xe0b00000, 0xfffc0000, 8)],
           "gfx942": [(0xe0a40000, 0xfffc0000, 8), (0xe0a00000, 0xfffc0000, 8)],
           "gfx90a": [(0xe0f80000, 0xfffc0000, 8), (0xe0fc0000, 0xfffc0000, 8), (0xe0a40000, 0xfffc0000, 8)]}
 
+# Registers as an array: the emulator knows none of it, and says so of a part. Arrays in memory it knows.
+BY_NUMBER = ("V_MOVREL", "S_MOVREL", "S_SET_GPR_IDX")
+
 # Operation of a matrix instruction -> its form in waves.h.
 WMMA = {"gfx1100": {0x40: 0, 0x41: 1}, "gfx1201": {0x40: 2, 0x41: 3}}
 MFMA = {"gfx90a": {0x4d: 4, 0x67: 5, 0x45: 6, 0x4c: 7, 0x66: 8, 0x44: 9},
@@ -90,7 +95,8 @@ class Machine:
     def __init__(self, chip, library):
         self.chip, self.arch = chip, repairs.ARCH[chip]
         self.emu = repairs.load_emulator()
-        self.faults = os.environ.get("GT_EMULATED_REPAIRS", "").split()
+        asked = os.environ.get("GT_EMULATED_REPAIRS", "").split()
+        self.faults = [row[0] for row in repairs.REPAIRS if row[0] in asked and chip in row[1]]
         repairs.apply(self.emu, self.faults)
         self.waves_of = ctypes.CDLL(library)
         self.lanes = self.emu._wave_size(self.arch)
@@ -127,6 +133,8 @@ class Machine:
                        "-mcpu=" + self.chip, "--rocm-device-lib-path=" + os.environ["GT_EMULATED_BITCODE"], "-O3",
                        "-Xclang", "-target-feature", "-Xclang", "-unaligned-access-mode", "-mcode-object-version=5",
                        *options.split(), folder + "/kernels.cl", "-o", folder + "/kernels"]
+            if "-DMMA_SOFTWARE" in options.split():     # whose arrays are numbered by variables
+                command += ["-mllvm", "-disable-promote-alloca-to-vector"]
             done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
             if done.returncode:
                 raise ValueError(done.stderr)
@@ -180,6 +188,8 @@ class Machine:
         elif kind.startswith("SOP"):
             site.count = COUNTS.index("scalar")
         name = emu._op_name(inst)
+        if name.startswith(BY_NUMBER):
+            raise ValueError(f"{name} takes a register by its number, which the emulator does not")
         site.barrier = name in ("S_BARRIER", "S_BARRIER_WAIT")
         given = program_of_one.arg.globals
         site.args = len(given)
@@ -271,7 +281,7 @@ class Machine:
             begun = time.monotonic()
             self.translate(program, run.missing)
             self.spent["translating"] += time.monotonic() - begun
-        tally = self.counts[name]
+        tally = self.counts[name, tuple(groups), items]
         tally[0] += 1
         for i in range(len(COUNTS)):
             tally[1 + i] += run.counts[i]
@@ -297,13 +307,14 @@ class Machine:
         with open(path, "a") as f:
             f.write(f"# {self.chip} {len(self.programs)} programs, seconds:")
             f.write("".join(f" {what} {seconds:.1f}" for what, seconds in self.spent.items()) + "\n")
-            for name, tally in sorted(self.counts.items()):
+            for (name, groups, items), tally in sorted(self.counts.items()):
                 shown = " ".join(f"{kind} {n}" for kind, n in zip(COUNTS, tally[1:]))
-                f.write(f"{self.chip} {name} launches {tally[0]} {shown}\n")
+                f.write(f"{self.chip} {name} groups {'x'.join(map(str, groups))} items {items} launches {tally[0]} {shown}\n")
 
 
 def serve(chip, library):
     machine = Machine(chip, library)
+    kept = Translations(machine.emu, os.environ.get("GT_EMULATED_KEPT"), chip, machine.faults)
     requests, answers = os.fdopen(os.dup(3), "rb"), os.fdopen(3, "wb")
     memory = mmap.mmap(4, 0, flags=mmap.MAP_SHARED)
     machine.memory = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -329,6 +340,7 @@ def serve(chip, library):
             answers.write(b"failed %d\n" % len(why) + why)
         machine.spent[word[0]] += time.monotonic() - begun
         answers.flush()
+    kept.write()
     machine.write_counts()
 
 

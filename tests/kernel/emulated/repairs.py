@@ -175,6 +175,34 @@ def repair_sums_to_local(emu):
     emu._INST_HANDLERS[emu.irc.DS] = handler
 
 
+# ---- local memory's loads of 16 bits into a half of a register leave the other half as it is ----------------
+
+def repair_loads_of_halves(emu):
+    class Halves(emu._Ctx):
+        __slots__ = ()
+        low = True
+
+        def wvgpr_dyn(self, reg, lane, val, *more, **named):
+            old, half = self.rvgpr_dyn(reg, lane), val.cast(emu.dtypes.uint32) & emu._c(0xffff)
+            both = (old & emu._c(0xffff0000)) | half if self.low else (old & emu._c(0xffff)) | (half << emu._c(16))
+            return super().wvgpr_dyn(reg, lane, both, *more, **named)
+
+    class UpperHalves(Halves):
+        __slots__ = ()
+        low = False
+
+    def halved(plain):
+        def handler(inst, ctx):
+            name = emu._op_name(inst)
+            if "_D16" in name and name.startswith(("DS_LOAD", "DS_READ")):
+                ctx.__class__ = UpperHalves if name.endswith("_HI") else Halves
+            return plain(inst, ctx)
+        return handler
+
+    for arch in (emu.ir3, emu.ir4, emu.irc):
+        emu._INST_HANDLERS[arch.DS] = halved(emu._INST_HANDLERS[arch.DS])
+
+
 # ---- the table ------------------------------------------------------------------------------------------
 
 CDNA, ALL = ("gfx90a", "gfx942"), tuple(ARCH)
@@ -186,6 +214,8 @@ REPAIRS = [
     ("large-powers", ALL, "v_ldexp_f32 v0, v1, v2", {1: bits(2.0 ** -100), 2: 200}, bits(2.0 ** 100), repair_powers),
     ("halves-of-registers", CDNA, "v_cvt_f32_f16_e32 v0, v130", {130: 0x3c00, 2: 0}, bits(1.0), repair_halves),
     ("sums-to-local-memory", CDNA, "ds_write_b32 v1, a2\nds_read_b32 v0, v1", {1: 64, 2: 5, 258: 7}, 7, repair_sums_to_local),
+    ("loads-of-halves", ALL, "ds_write_b32 v1, v2\nds_read_u16_d16_hi v0, v1", {0: 0x1111aaaa, 1: 64, 2: 0xcafe1234}, 0x1234aaaa,
+     repair_loads_of_halves),
 ]
 
 
