@@ -169,18 +169,14 @@ static json_t *json_of(const dev_info *i, const speed *s, const look *seen)
 }
 
 /* The unit that multiplies 16-bit matrices, where a device may have one. */
-static void look_for_unit(const dev_info *i, dev_device *d, look *seen)
+static void look_for_unit(const dev_info *i, gemm_context *g, look *seen)
 {
-    gemm_context *g;
-    const char *why, *unit;
-    if (i->kind == DEV_CPU || gemm_context_create(&g, d, "auto"))
-        return;
-    unit = gemm_matrix_unit(g, &why);
+    const char *why = NULL;
+    const char *const unit = i->kind == DEV_CPU ? NULL : gemm_matrix_unit(g, &why);
     if (unit)
         snprintf(seen->unit, sizeof seen->unit, "by its matrix unit, %s", unit);
     else if (why)
         snprintf(seen->unit, sizeof seen->unit, "by vector units, for no matrix unit is used: %s", why);
-    gemm_context_release(g);
 }
 
 /* Adds what only opening a device tells; one that does not open is listed all the same, and the
@@ -195,11 +191,12 @@ static void look_at(dev_info *i, look *seen)
     else if (!dev_open(&d, i->path)) {
         i->matrix = dev_matrix_units(d);
         i->host_clock = dev_info_of(d)->host_clock;
-        if (!gemm_context_create(&g, d, NULL))
+        if (!gemm_context_create(&g, d, NULL)) {
             for (int t = 0; t < DTYPE_STORAGES; t++)
                 gemm_engines_for(g, (dtype)t, seen->engines[t], sizeof seen->engines[t], " ");
+            look_for_unit(i, g, seen);
+        }
         gemm_context_release(g);
-        look_for_unit(i, d, seen);
         dev_close(d);
     }
     gt_message_clear();
