@@ -141,6 +141,25 @@ static ushort8 rest8(float8 x)
         }                                                                                  \
     }
 
+/* The same where the block is all inside and its rows are aligned, in a loop of its own: finding out what is ragged takes
+ * more instructions than there are products. From the block's first element, which is the same for the group, an item
+ * reads so many bytes behind, in 32 bits: an address then is one addition and not two with a carry. AT_OF is an
+ * item's first, and from slice to slice it grows by STEP_OF. */
+#define AT_OF(block, by_k, ld)                                                             \
+    ((uint)sizeof(ab_t) * ((by_k) ? item / (SLICE / 8) * (uint)(ld) + item % (SLICE / 8) * 8                   \
+                                  : item / ((block) / 8) * 2 * (uint)(ld) + item % ((block) / 8) * 8))
+#define STEP_OF(by_k, ld) ((uint)sizeof(ab_t) * ((by_k) ? SLICE : SLICE * (uint)(ld)))
+#define IS_WHOLE(block, by_k, ld, row, rows, K, aligned)                                   \
+    ((aligned) && (row) + (block) <= (rows) && ITEMS % ((by_k) ? SLICE / 8 : (block) / 8) == 0                 \
+     && (ulong)((by_k) ? (block) : (K)) * (ulong)(ld) * sizeof(ab_t) >> 32 == 0)
+#define FETCH_WHOLE(part, block, by_k, p, ld, at)                                          \
+    MMA_UNROLL                                                                             \
+    for (int f_ = 0; f_ < FETCHES(block); f_++) {                                          \
+        const uint rows_ = (by_k) ? f_ * (ITEMS / (SLICE / 8)) : f_ / 2 * (ITEMS / ((block) / 8)) * 2 + f_ % 2; \
+        const uint behind_ = (at) + rows_ * (uint)(ld) * (uint)sizeof(ab_t);               \
+        part[f_] = *(__global const part_t *)((__global const char *)(p) + behind_);       \
+    }
+
 /* Puts HIGH or LOW of it into local memory, rows LD apart, k together. */
 #define KEEP_PART(to, block, by_k, part, OF)                                               \
     if (by_k) {                                                                            \
@@ -207,6 +226,40 @@ static ushort8 rest8(float8 x)
             c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);                                   \
     }
 
+/* A turn of the loop over slices: what was fetched goes to its place; the next one is fetched between these two; and
+ * the products are added. */
+#define KEEP_BOTH(k)                                                                       \
+    __local ushort *a_slice = as + (k) / SLICE % SLICES * ((BLOCK_M + BLOCK_N) * LD);      \
+    __local ushort *b_slice = a_slice + BLOCK_M * LD;                                      \
+    __local const ushort *my_a = a_slice + my_row * LD, *my_b = b_slice + my_column * LD;  \
+    KEEP_SLICE(a_slice, BLOCK_M, A_BY_K, next_a)                                           \
+    KEEP_SLICE(b_slice, BLOCK_N, B_BY_K, next_b)                                           \
+    barrier(CLK_LOCAL_MEM_FENCE);
+#ifdef BF16X3
+#define ADD_16_K(h)                                                                        \
+    LOAD_B(my_b + REST + h)                                                                \
+    ADD_PRODUCTS(my_a + h)                                                                 \
+    LOAD_B(my_b + h)                                                                       \
+    ADD_PRODUCTS(my_a + REST + h)                                                          \
+    ADD_PRODUCTS(my_a + h)
+#else
+#define ADD_16_K(h)                                                                        \
+    LOAD_B(my_b + h)                                                                       \
+    ADD_PRODUCTS(my_a + h)
+#endif
+#if SLICES == 1
+#define ALL_HAVE_READ barrier(CLK_LOCAL_MEM_FENCE);     /* before the next slice is kept */
+#else
+#define ALL_HAVE_READ
+#endif
+#define MULTIPLY_SLICE                                                                     \
+    MMA_UNROLL                                                                             \
+    for (int h = 0; h < SLICE; h += 16) {                                                  \
+        coop_mat_ab b[MMA_N];                                                              \
+        ADD_16_K(h)                                                                        \
+    }                                                                                      \
+    ALL_HAVE_READ
+
 /* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
 void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong stride_a,
@@ -226,10 +279,15 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     const size_t c_start = which * stride_c;
     const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
+    const int whole = IS_WHOLE(BLOCK_M, A_BY_K, lda, m0, M, K, a_aligned)
+                      && IS_WHOLE(BLOCK_N, B_BY_K, ldb, n0, N, K, b_aligned);
+    uint a_at = AT_OF(BLOCK_M, A_BY_K, lda), b_at = AT_OF(BLOCK_N, B_BY_K, ldb);
     __local ushort *as = (__local ushort *)room;
     const int my_row = wave / WAVES_N * 16 * MMA_M, my_column = wave % WAVES_N * 16 * MMA_N;
     A += which * stride_a;
     B += which * stride_b;
+    __global const ab_t *const a_block = A + (A_BY_K ? (size_t)m0 * lda : (size_t)m0);
+    __global const ab_t *const b_block = B + (B_BY_K ? (size_t)n0 * ldb : (size_t)n0);
 
     coop_mat_c c[MMA_M][MMA_N];
     part_t next_a[FETCHES(BLOCK_M)], next_b[FETCHES(BLOCK_N)];
@@ -241,33 +299,30 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
 
     FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
     FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
-    for (int k = 0; k < K; k += SLICE) {
-        __local ushort *a_slice = as + k / SLICE % SLICES * ((BLOCK_M + BLOCK_N) * LD);
-        __local ushort *b_slice = a_slice + BLOCK_M * LD;
-        __local const ushort *my_a = a_slice + my_row * LD, *my_b = b_slice + my_column * LD;
-        KEEP_SLICE(a_slice, BLOCK_M, A_BY_K, next_a)
-        KEEP_SLICE(b_slice, BLOCK_N, B_BY_K, next_b)
-        barrier(CLK_LOCAL_MEM_FENCE);
+    int k = 0;
+    if (whole) {
+        for (; k + SLICE <= K; k += SLICE) {
+            KEEP_BOTH(k)
+            if (k + 2 * SLICE <= K) {
+                a_at += STEP_OF(A_BY_K, lda);
+                b_at += STEP_OF(B_BY_K, ldb);
+                FETCH_WHOLE(next_a, BLOCK_M, A_BY_K, a_block, lda, a_at)
+                FETCH_WHOLE(next_b, BLOCK_N, B_BY_K, b_block, ldb, b_at)
+            }
+            MULTIPLY_SLICE
+        }
+        if (k < K && k > 0) {
+            FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, k, K, a_aligned)
+            FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, k, K, b_aligned)
+        }
+    }
+    for (; k < K; k += SLICE) {
+        KEEP_BOTH(k)
         if (k + SLICE < K) {
             FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
             FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
         }
-        MMA_UNROLL
-        for (int h = 0; h < SLICE; h += 16) {
-            coop_mat_ab b[MMA_N];
-#ifdef BF16X3
-            LOAD_B(my_b + REST + h)
-            ADD_PRODUCTS(my_a + h)
-            LOAD_B(my_b + h)
-            ADD_PRODUCTS(my_a + REST + h)
-#else
-            LOAD_B(my_b + h)
-#endif
-            ADD_PRODUCTS(my_a + h)
-        }
-#if SLICES == 1
-        barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
-#endif
+        MULTIPLY_SLICE
     }
 #if SLICES != 1
     barrier(CLK_LOCAL_MEM_FENCE);       /* or results are put there */

@@ -12,34 +12,45 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Several blocks and slices, ragged on every side; and a batch of so many small products that the variant for large
- * ones takes them, whose waves have more tiles. */
+/* Several blocks and slices. Where rows are aligned some blocks are whole, and where they are not, none; the rest of k is
+ * a part of a slice, or nothing. And a batch of so many products that the variant for large ones takes them, whose
+ * waves have more tiles. */
 static void blocks_and_slices(place *p, dtype type)
 {
+    static const int some[][3] = { { 70, 67, 81 }, { 72, 80, 152 }, { 136, 64, 128 } };
     int good = 1;
-    for (int trans = 0; trans < 4 && good; trans++) {
-        const gemm_desc g = {
-            .M = 70,
-            .N = 67,
-            .K = 81,
+    for (int i = 0; i < 3; i++)
+        for (int trans = 0; trans < 4 && good; trans++) {
+            const gemm_desc g = {
+                .M = some[i][0],
+                .N = some[i][1],
+                .K = some[i][2],
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = type,
+                .b_type = type,
+                .c_type = type,
+                .add = trans == 1,
+            };
+            good = gemm_case(p->c, p->d, &g, 0);
+        }
+    for (int trans = 0; trans < 4 && good; trans += 3) {
+        gemm_desc many = {
+            .M = 136,
+            .N = 136,
+            .K = 72,
             .trans_a = trans & 1,
             .trans_b = trans >> 1,
             .a_type = type,
             .b_type = type,
-            .c_type = type,
-            .add = trans == 1,
+            .c_type = DTYPE_F32,
+            .batch = (dev_info_of(p->d)->compute_units + 1) / 2,
         };
-        good = gemm_case(p->c, p->d, &g, 0);
+        many.stride_a = many.M * many.K;
+        many.stride_b = many.N * many.K;
+        many.stride_c = many.M * many.N;
+        good = gemm_case(p->c, p->d, &many, 0);
     }
-    gemm_desc many = {
-        .M = 19, .N = 21, .K = 41, .trans_b = 1, .a_type = type, .b_type = type, .c_type = DTYPE_F32, .bias = 1
-    };
-    many.batch = 2 * dev_info_of(p->d)->compute_units;
-    many.stride_a = many.M * many.K;
-    many.stride_b = many.N * many.K;
-    many.stride_c = many.M * many.N;
-    if (good)
-        gemm_case(p->c, p->d, &many, 0);
 }
 
 /* On a GPU with a matrix unit. */
@@ -62,7 +73,8 @@ static void matrix_agrees_with_the_obvious_product(void)
 
 /* Each unit's layout, with a loop for its instruction: what a lane holds is what it needs. The engine's own trial
  * is a product wider than a tile, compared element by element; the first unit multiplies in fp16 and with the
- * other transposes as well, beyond a work-group's 64 x 64 and a slice's 64 k. (A program compiles for seconds here.) */
+ * other transposes as well, beyond a work-group's 64 x 64 and a slice's 64 k, in rows that are aligned and not. (A
+ * program compiles for seconds here.) */
 static void matrix_agrees_in_the_layout_of_every_unit(void)
 {
     static const char *const units[] = { "wmma11", "mfma", "wmma12", "sync", "dpas8", "dpas16" };
@@ -70,6 +82,10 @@ static void matrix_agrees_in_the_layout_of_every_unit(void)
         const gemm_desc g = {
             .M = 70, .N = 67, .K = 81, .trans_a = 1, .a_type = DTYPE_F16, .b_type = DTYPE_F16, .c_type = DTYPE_F16
         };
+        gemm_desc whole = g;
+        whole.M = 72;
+        whole.N = 80;
+        whole.K = 152;
         place p;
         char unit[32];
         const char *why;
@@ -78,8 +94,10 @@ static void matrix_agrees_in_the_layout_of_every_unit(void)
         if (!place_open(&p, "gpu", "matrix"))
             break;
         CHECKF(gemm_matrix_unit(p.c, &why) != NULL, "%s: %s", units[i], why ? why : "");
-        if (i == 0)
+        if (i == 0) {
             gemm_case(p.c, p.d, &g, 1);
+            gemm_case(p.c, p.d, &whole, 0);
+        }
         place_close(&p);
     }
     unsetenv("GEARTRAIN_MATRIX");
@@ -123,6 +141,8 @@ static void bf16x3_agrees_within_sixteen_bits(void)
         if (i == 0) {
             gemm_case(p.c, p.d, &g, 1);
             g.trans_a = 0;
+            g.M = 72;
+            g.K = 88;
             g.bias = g.residual = 1;
             gemm_case(p.c, p.d, &g, 0);
         }
