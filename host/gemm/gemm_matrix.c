@@ -386,7 +386,7 @@ static gt_status variant_append(gemm_context *c, dev_list *l, const gemm_desc *g
 
 const gemm_tunable gemm_matrix_tunable = {
     .engine = "matrix",
-    .version = 1,
+    .version = 2,
     .count = KNOBS,
     .knobs = knobs,
     .usual = usual,
@@ -458,7 +458,7 @@ static gt_status append_parts(gemm_context *c, dev_list *l, const gemm_desc *g, 
 }
 
 const gemm_engine gemm_matrix = {
-    .version = 1,
+    .version = 2,
     .can = can,
     .scratch = scratch,
     .append = append,
@@ -469,7 +469,7 @@ const gemm_engine gemm_matrix = {
 /* What there is to release is the other's. */
 const gemm_engine gemm_bf16x3 = {
     .less_precise = 1,
-    .version = 1,
+    .version = 2,
     .can = can_parts,
     .scratch = scratch,
     .append = append_parts,
