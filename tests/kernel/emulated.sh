@@ -7,7 +7,7 @@
 # tinygrad's test tree holds an emulator of AMD's instructions (test/mockgpu/amd/emu.py). A driver of our own
 # (emulated/driver.c) offers an emulated GPU through the ordinary loader: programs are compiled by clang for
 # the chip, and run an instruction at a time, so the test programs and geartrain itself run on it as they
-# are. It is not part of CI: $TINYGRAD is a user's checkout, and a chip takes some minutes of one core.
+# are. It is not part of CI: $TINYGRAD is a user's checkout, and a chip takes some ten minutes of one core.
 #
 #   the emulator's known faults   asked for, repaired while it runs, asked for again; matrix instructions twice
 #   every kernel case, attention, every product, in each storage type, against the reference; by the matrix unit

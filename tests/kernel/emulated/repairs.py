@@ -22,6 +22,7 @@ def load_emulator():
     """The emulator's module, from the checkout that $TINYGRAD names."""
     os.environ.setdefault("DEV", "CPU")
     os.environ.setdefault("CC", "clang-19")
+    os.environ.setdefault("CCC_OVERRIDE_OPTIONS", "# +-w")      # what clang thinks of the processor it runs on
     sys.path.insert(0, os.environ["TINYGRAD"])
     from test.mockgpu.amd import emu
     return emu
