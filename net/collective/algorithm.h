@@ -68,6 +68,9 @@ gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint6
 gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count, int reduce,
                         net_request **out);
 gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out);
+/* The same, but they may stay where the sender has them: see net_borrow_start(); for net_borrow_wait(). */
+gt_status net_task_borrow(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out);
+void net_task_give_back(net_task *t, int from, net_loan *loan);
 
 /* Requests in the order they were started, at most NET_FLIGHT at once: the one more waits for
  * the oldest. */

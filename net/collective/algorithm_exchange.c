@@ -10,9 +10,10 @@
  *   rank 1   x1  ──►   s1 = x0[1] + x1[1] + ...  ──►   s0 s1 s2 s3
  *
  * On the board of ranks that share memory a post is one store that others see, so the first takes as
- * long as a line of memory needs from core to core. Long vectors go in pieces of what a post holds.
- * Without a board sums are made by messages, with the same bits: which of the two ways is gone makes
- * no difference. What only copies goes the usual ways then.                              */
+ * long as a line of memory needs from core to core. What is longer than a post goes in pieces.
+ * Long vectors are summed by messages, and all of them without a board, with the same bits: which of the two ways is
+ * gone makes no difference. Over shared memory such messages are lent where they lie, so every element is read from
+ * the other ranks' vectors and nothing is copied but sums. What only copies goes the usual ways then.   */
 #include "net/collective/algorithm.h"
 #include "net/collective/reduce.h"
 #include "net/comm/board.h"
@@ -22,7 +23,8 @@
 
 enum {
     WHOLE = 8 * 1024,               /* bytes of the other ranks together that each adds itself */
-    BLOCK = 1024                    /* elements added at once                                */
+    BLOCK = 1024,                   /* elements added at once                                */
+    PIECE = 4 << 20                 /* bytes that are summed by messages at a time, so that scratch stays small */
 };
 
 /* dst[i] = from[0][i] + from[1][i] + ..., dst may be one of them. 16-bit types are rounded once. */
@@ -62,7 +64,7 @@ static void part_of(const net_task *t, uint64_t count, int i, uint64_t *from, ui
 
 static int each_adds_all(const net_task *t, uint64_t count)
 {
-    return t->size == 2 || count * t->grain * (uint64_t)(t->size - 1) <= WHOLE;
+    return count * t->grain * (uint64_t)(t->size - 1) <= WHOLE;
 }
 
 /* Elements of part i from its at-th on, `most` at most. */
@@ -88,7 +90,7 @@ static gt_status board_whole(net_task *t, unsigned char *x, uint64_t count)
 {
     const unsigned char *posts[NET_BOARD_RANKS];
     const size_t bytes = (size_t)count * t->grain;
-    net_board_copy(net_board_room(t->op, bytes), x, bytes);
+    net_board_copy(t->op, net_board_room(t->op, bytes), x, bytes);
     net_board_post(t->op);
     gt_status st = wait_for_all(t, posts);
     if (st)
@@ -108,8 +110,8 @@ static gt_status board_parts(net_task *t, unsigned char *x, uint64_t count)
     part_of(t, count, t->rank, &from, &n);
     const size_t bytes = (size_t)count * t->grain, own = (size_t)from * t->grain, size = (size_t)n * t->grain;
     unsigned char *room = net_board_room(t->op, bytes);
-    net_board_copy(room, x, own);
-    net_board_copy(room + own + size, x + own + size, bytes - own - size);
+    net_board_copy(t->op, room, x, own);
+    net_board_copy(t->op, room + own + size, x + own + size, bytes - own - size);
     net_board_post(t->op);
     gt_status st = wait_for_all(t, posts);
     if (st)
@@ -118,7 +120,7 @@ static gt_status board_parts(net_task *t, unsigned char *x, uint64_t count)
     for (int r = 0; r < t->size; r++)
         posts[r] += own;
     add_in_order(t, x + own, posts, n);
-    net_board_copy(net_board_room(t->op, bytes) + own, x + own, size);
+    net_board_copy(t->op, net_board_room(t->op, bytes) + own, x + own, size);
     net_board_post(t->op);
     for (int m = 1; !st && m < t->size; m++) {
         const int peer = (t->rank + m) % t->size;
@@ -141,7 +143,7 @@ static gt_status board_scatter(net_task *t)
         unsigned char *room = net_board_room(t->op, piece * (size_t)t->size);
         for (int i = 0; i < t->size; i++)
             if (i != t->rank)
-                net_board_copy(room + (size_t)i * piece, t->x + (t->begin[i] + at) * t->grain,
+                net_board_copy(t->op, room + (size_t)i * piece, t->x + (t->begin[i] + at) * t->grain,
                                (size_t)piece_of(t, i, at, most) * t->grain);
         net_board_post(t->op);
         st = wait_for_all(t, posts);
@@ -162,7 +164,7 @@ static gt_status board_gather(net_task *t)
     gt_status st = GT_OK;
     for (uint64_t at = 0; !st && at < largest; at += most) {
         unsigned char *room = net_board_room(t->op, (size_t)(largest - at < most ? largest - at : most) * t->grain);
-        net_board_copy(room, t->x + (t->begin[t->rank] + at) * t->grain,
+        net_board_copy(t->op, room, t->x + (t->begin[t->rank] + at) * t->grain,
                        (size_t)piece_of(t, t->rank, at, most) * t->grain);
         net_board_post(t->op);
         for (int m = 1; !st && m < t->size; m++) {
@@ -185,7 +187,7 @@ static gt_status board_broadcast(net_task *t)
         const size_t n = bytes - at < NET_BOARD_MOST ? bytes - at : NET_BOARD_MOST;
         unsigned char *room = net_board_room(t->op, n);
         if (t->rank == t->root)
-            net_board_copy(room, t->x + at, n);
+            net_board_copy(t->op, room, t->x + at, n);
         net_board_post(t->op);
         for (int m = 1; !st && m < t->size; m++) {
             const int peer = (t->rank + m) % t->size;
@@ -204,7 +206,7 @@ static gt_status board_all_reduce(net_task *t)
     for (uint64_t at = 0; !st && at < t->count; at += most) {
         const uint64_t n = t->count - at < most ? t->count - at : most;
         unsigned char *x = t->x + at * t->grain;
-        st = each_adds_all(t, n) ? board_whole(t, x, n) : board_parts(t, x, n);
+        st = t->size == 2 || each_adds_all(t, n) ? board_whole(t, x, n) : board_parts(t, x, n);
     }
     return st;
 }
@@ -247,7 +249,25 @@ static gt_status message_whole(net_task *t, unsigned char *scratch, uint64_t at,
     return st;
 }
 
-/* count[i] elements from cut[i] are rank i's to add; each takes what the others have of its own. */
+/* Adds up what came for this rank's elements, some of it where it lies with its sender, and gives that back. */
+static gt_status add_lent(net_task *t, unsigned char *x, const unsigned char **posts, uint64_t count, net_request **in)
+{
+    net_loan loan[NET_BOARD_RANKS] = { { 0 } };
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < t->size; i++) {
+        st = net_borrow_wait(in[i], &loan[i]);
+        posts[i] = loan[i].data ? loan[i].data : posts[i];
+    }
+    if (!st)
+        add_in_order(t, x, posts, count);
+    for (int i = 0; i < t->size; i++)
+        if (loan[i].data)
+            net_task_give_back(t, i, &loan[i]);
+    return st;
+}
+
+/* count[i] elements from cut[i] are rank i's to add; each takes what the others have of its own. Of two ranks there is
+ * no order to keep: what comes is added as it comes. */
 static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_t *cut, const uint64_t *count)
 {
     mail m = { 0 };
@@ -260,17 +280,14 @@ static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_
         posts[i] = i == t->rank ? x : place;
         if (i == t->rank)
             continue;
-        st = net_task_recv_into(t, i, t->step, place, n, &m.in[i]);
+        st = t->size == 2 ? net_task_recv(t, i, t->step, cut[t->rank], n, 1, &m.in[i])
+                          : net_task_borrow(t, i, t->step, place, n, &m.in[i]);
         if (!st)
             st = net_task_send(t, i, t->step, cut[i], count[i], &m.out[i]);
     }
     if (!st)
-        st = all_of(t, m.in);
-    if (!st)
-        st = all_of(t, m.out);          /* what comes back is for the same elements */
-    if (!st)
-        add_in_order(t, x, posts, n);
-    return st;
+        st = t->size == 2 ? all_of(t, m.in) : add_lent(t, x, posts, n, m.in);
+    return st ? st : all_of(t, m.out);  /* what comes back is for the same elements */
 }
 
 static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at, uint64_t count)
@@ -296,9 +313,14 @@ static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at,
 
 static gt_status message_all_reduce(net_task *t)
 {
-    const uint64_t most = NET_BOARD_MOST / t->grain, first = t->count < most ? t->count : most;
-    void *scratch;
-    gt_status st = net_group_scratch(t->group, (size_t)t->size * (size_t)first * t->grain, &scratch);
+    const uint64_t most = t->size == 2 ? t->count : PIECE / t->grain, first = t->count < most ? t->count : most;
+    const size_t part = ((size_t)first * t->grain / (size_t)t->size + 64) * (size_t)t->size;
+    void *scratch = NULL;
+    gt_status st = GT_OK;
+    if (each_adds_all(t, first))
+        st = net_group_scratch(t->group, (size_t)t->size * (size_t)first * t->grain, &scratch);
+    else if (t->size > 2)
+        st = net_group_scratch(t->group, part, &scratch);
     for (uint64_t at = 0; !st && at < t->count; at += most) {
         const uint64_t n = t->count - at < most ? t->count - at : most;
         st = each_adds_all(t, n) ? message_whole(t, scratch, at, n) : message_parts(t, scratch, at, n);
@@ -309,7 +331,7 @@ static gt_status message_all_reduce(net_task *t)
 
 static gt_status message_scatter(net_task *t)
 {
-    const uint64_t most = NET_BOARD_MOST / t->grain, largest = net_task_largest(t);
+    const uint64_t most = PIECE / 64 / (uint64_t)t->size * 64 / t->grain, largest = net_task_largest(t);
     void *scratch;
     gt_status st = net_group_scratch(t->group, (size_t)t->size * (size_t)(largest < most ? largest : most) * t->grain,
                                      &scratch);

@@ -222,7 +222,9 @@ gt_status net_call_run(net_state *s, const net_call *c)
     }
     const net_agreement what = { (uint32_t)c->kind, (uint32_t)c->type, c->root,
                                  (uint32_t)a,       c->count,          net_type_name(c->type) };
-    const int on_board = (a == NET_EXCHANGE || c->kind == NET_OP_BARRIER) && net_group_has_board(s->group);
+    const int sums = c->kind == NET_OP_ALL_REDUCE || c->kind == NET_OP_REDUCE_SCATTER;
+    const int on_board = (a == NET_EXCHANGE || c->kind == NET_OP_BARRIER) && net_group_has_board(s->group)
+                         && (!sums || c->count * grain <= s->board_most);
     st = (on_board ? net_op_begin_on_board : net_op_begin)(s->group, net_kind_name(c->kind), &what, &op);
     if (st)
         return st;

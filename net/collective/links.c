@@ -405,7 +405,10 @@ gt_status net_state_board(net_state *s)
     gt_status st = net_op_begin(s->group, net_kind_name(NET_OP_BOARD), &what, &op);
     if (st)
         return st;
-    st = net_op_end(op, net_board_make(op));
+    st = net_board_make(op);
+    if (!st && net_group_has_board(s->group))
+        st = net_board_tune(s->group, op, &s->board_most);
+    st = net_op_end(op, st);
     s->boarded = !st;
     return st;
 }

@@ -42,6 +42,7 @@ typedef struct net_state {
     int threaded, stop;
     /* Only for whoever made it busy: */
     int measured, layered, boarded; /* boarded: it has been tried to make a board         */
+    uint64_t board_most;            /* bytes up to which sums are made on it                  */
     net_link_matrix links;
     net_layers layers;
     uint64_t *begin;                /* [size + 1]                                         */
@@ -58,6 +59,8 @@ gt_status net_state_links(net_state *s);
 
 /* Makes a board, where one can be, if that was not tried yet. The caller has entered. */
 gt_status net_state_board(net_state *s);
+/* Measures how a board is used best, inside the operation that has made it; *most: bytes that are summed on it. */
+gt_status net_board_tune(net_group *g, net_op *op, uint64_t *most);
 
 /* Runs it; the caller has entered. */
 gt_status net_call_run(net_state *s, const net_call *c);

@@ -28,6 +28,17 @@ gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, u
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 
+gt_status net_task_borrow(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out)
+{
+    const net_sink sink = { data, count * t->grain, NULL, t->grain, NET_LEND_ANY };
+    return net_op_recv(t->op, group_rank(t, from), step, sink, out);
+}
+
+void net_task_give_back(net_task *t, int from, net_loan *loan)
+{
+    net_borrow_end(net_group_comm(t->group), net_group_member(t->group, group_rank(t, from)), loan);
+}
+
 /* ---- flights ---------------------------------------------------------------------------- */
 
 gt_status net_flight_wait(net_flight *f, uint64_t upto)

@@ -8,8 +8,9 @@
  * data as well: 8 bytes cross in one line. A rank posts n + 1 when it has read all n-th ones, so
  * who sees n + 1 of all others may overwrite its own n-th: two of each are enough.
  *
- * Data are written past the cache. A line that another core has read must be fetched back before a
- * plain store, which takes ten times as long as the copy itself.
+ * Data are written past the cache, or through it. A line that another core has read must be fetched back before a
+ * plain store, which on some processors takes ten times as long as the copy itself; on others it is the way past
+ * the cache that takes twice as long, so it is measured (net/collective/board_tune.c).
  *
  * Ranks that wait poll, then let others have the processor, then sleep on the bell; who posts rings
  * if there are sleepers. Both look with a full fence between their own store and the other's, or
@@ -78,6 +79,7 @@ struct group_board {
     size_t size;
     uint64_t posts;                 /* this rank's so far                                     */
     const char *name, *unit;        /* what this rank's names say                             */
+    int through;                    /* data are written through the cache                     */
 };
 
 /* ---- making it ------------------------------------------------------------------------- */
@@ -281,13 +283,18 @@ unsigned char *net_board_room(net_op *o, size_t size)
     return size <= INSIDE ? mine->head[turn].data : mine->data[turn];
 }
 
-void net_board_copy(void *to, const void *from, size_t size)
+void net_board_stream(net_op *o, int past_the_cache)
+{
+    o->group->board->through = !past_the_cache;
+}
+
+void net_board_copy(const net_op *o, void *to, const void *from, size_t size)
 {
 #ifdef __SSE2__
     enum { WORTH = 512 };
     unsigned char *d = to;
     const unsigned char *s = from;
-    if (size >= WORTH) {
+    if (size >= WORTH && !o->group->board->through) {
         const size_t first = (size_t)(-(uintptr_t)d & 15u);
         memcpy(d, s, first);
         d += first;
@@ -299,6 +306,7 @@ void net_board_copy(void *to, const void *from, size_t size)
     }
     memcpy(d, s, size);
 #else
+    (void)o;
     memcpy(to, from, size);
 #endif
 }

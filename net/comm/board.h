@@ -19,7 +19,7 @@
 
 enum {
     NET_BOARD_RANKS = 32,           /* a group of more has none                               */
-    NET_BOARD_MOST = 64 * 1024      /* bytes of a post                                        */
+    NET_BOARD_MOST = 256 * 1024     /* bytes of a post                                        */
 };
 
 /* Inside an operation of messages of all ranks: gives the group a board if they all run on one host,
@@ -32,7 +32,10 @@ gt_status net_op_begin_on_board(net_group *g, const char *name, const net_agreem
 /* Where the next post is written; aligned for any element. size: at most NET_BOARD_MOST, 0 too. */
 unsigned char *net_board_room(net_op *o, size_t size);
 /* memcpy() into that room. */
-void net_board_copy(void *to, const void *from, size_t size);
+void net_board_copy(const net_op *o, void *to, const void *from, size_t size);
+/* How that copies, which each rank may do its own way: past the cache (as at first) or through it. Which is faster
+ * is for the processor to show. */
+void net_board_stream(net_op *o, int past_the_cache);
 void net_board_post(net_op *o);
 /* What rank `peer` of the group, not this one, has posted as often as this one. */
 gt_status net_board_wait(net_op *o, int peer, const unsigned char **data);

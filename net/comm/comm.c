@@ -696,14 +696,19 @@ static void trace_wait(const net_request *r, uint64_t begin)
 gt_status net_wait(net_request *r)
 {
     net_loan loan;
-    return net_borrow_wait(r, &loan);
+    net_comm *c = r ? r->comm : NULL;
+    const int peer = r ? r->pair->peer : 0;
+    const gt_status st = net_borrow_wait(r, &loan);
+    if (loan.data)                  /* whoever borrowed has given up */
+        net_borrow_end(c, peer, &loan);
+    return st;
 }
 
 gt_status net_borrow_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out)
 {
     *out = NULL;
     gt_status st = check_peer(c, peer);
-    const net_sink sink = { .data = data, .size = size, .grain = 1, .lend = 1 };
+    const net_sink sink = { .data = data, .size = size, .grain = 1, .lend = NET_LEND_PAGES };
     return st ? st : net_group_recv_start(c->world, peer, channel, sink, out);
 }
 

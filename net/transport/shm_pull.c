@@ -85,7 +85,7 @@ void shm_pull_begin(shm_link *l, const shm_record *r, int *did)
         shm_fail(l, "its arena cannot be mapped");
         return;
     }
-    if (place && w->sink.lend && r->address % (uint64_t)sysconf(_SC_PAGESIZE) == 0) {
+    if (place && w->sink.lend && (w->sink.lend == NET_LEND_ANY || r->address % (uint64_t)sysconf(_SC_PAGESIZE) == 0)) {
         const net_loan loan = { place, net_mapping_hold(memory), r->cookie };
         shm_of(l)->lent += r->size;
         net_windows_lend(&l->windows, w, loan, &l->link, did);

@@ -47,10 +47,13 @@ typedef struct net_sink {
     size_t size;
     net_reduce reduce;              /* NULL: the bytes replace what is there                  */
     size_t grain;                   /* bytes of an element: pieces given to reduce are multiples */
-    int lend;                       /* 1: `lent` may come instead of `placed`; not with reduce */
+    int lend;                       /* NET_LEND_...: `lent` may come instead of `placed`; not with reduce */
 } net_sink;
 
-/* Bytes of a put, where the sender has them; to be left as they are. data begins at a page. */
+/* Where a loan may begin: nowhere, at a page (what is bound as memory of a device must), anywhere. */
+enum { NET_LEND_NOTHING, NET_LEND_PAGES, NET_LEND_ANY };
+
+/* Bytes of a put, where the sender has them; to be left as they are. */
 typedef struct net_loan {
     void *data;                     /* NULL: nothing is lent                                  */
     net_mapping *mapping;           /* holds it; NULL: memory of this process                 */
