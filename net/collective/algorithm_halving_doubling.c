@@ -9,8 +9,9 @@
  * ring (Rabenseifner 2004). Ranks beyond a power of two hand their data to a neighbour first
  * and get the result last.
  *
- * A step is received only when the one before is in: both add to the same elements, and the
- * order of additions must not depend on which comes first.                                */
+ * All receives are posted at once, so that windows are open when the others get there: those of the halving steps to
+ * scratch memory, since both add to the same elements and the order of additions must not depend on which comes first
+ * (only the first adds where it arrives), those of the doubling steps when the vector's parts have left.     */
 #include "net/collective/algorithm.h"
 
 /* Parts of the vector as virtual participants see it: those of a pair belong to its even one. */
@@ -19,49 +20,89 @@ static uint64_t begin_of(const net_task *t, const net_fold *f, int virtual)
     return t->begin[virtual < f->extra ? 2 * virtual : virtual + f->extra];
 }
 
-static gt_status exchange(net_task *t, int peer, uint32_t step, uint64_t give, uint64_t given, uint64_t take,
-                          uint64_t taken, int reduce)
-{
-    net_request *in = NULL, *out = NULL;
-    gt_status st = net_task_recv(t, peer, step, take, taken, reduce, &in);
-    if (!st)
-        st = net_task_send(t, peer, step, give, given, &out);
-    if (!st)
-        st = net_wait(in);
-    return st ? st : net_wait(out);
-}
+enum { STEPS = 32, MOST_AHEAD = 1 << 20 };       /* bytes of a receive that scratch memory is spent on */
 
-/* Distances p/2, p/4 ... 1: afterwards this rank has the sum of its own part. */
-static gt_status halve(net_task *t, const net_fold *f)
+/* What passes between this rank and another in one step of halving: `given` elements from `give` leave, and those
+ * from `take` come. Doubling goes the same ways back. */
+typedef struct turn {
+    int peer;
+    uint64_t give, given, take, taken;
+    int ahead;                      /* they come to scratch memory; else they are added as they come */
+    unsigned char *scratch;
+    net_request *in;
+} turn;
+
+/* Distances p/2, p/4 ... 1; returns how many. */
+static int turns_of(const net_task *t, const net_fold *f, turn *turns)
 {
-    gt_status st = GT_OK;
-    int low = 0, high = f->size;
-    for (int distance = f->size / 2, step = 0; !st && distance > 0; distance /= 2, step++) {
+    int low = 0, high = f->size, n = 0;
+    for (int distance = f->size / 2; distance > 0; distance /= 2) {
         const int middle = low + distance, upper = f->virtual >= middle;
         const uint64_t a = begin_of(t, f, low), b = begin_of(t, f, middle), c = begin_of(t, f, high);
         const int peer = net_fold_real(f, upper ? f->virtual - distance : f->virtual + distance);
-        net_op_phase(t->op, "halving", step);
-        st = upper ? exchange(t, peer, t->step + (uint32_t)step, a, b - a, b, c - b, 1)
-                   : exchange(t, peer, t->step + (uint32_t)step, b, c - b, a, b - a, 1);
+        turns[n++] = upper ? (turn){ peer, a, b - a, b, c - b, 0, NULL, NULL }
+                           : (turn){ peer, b, c - b, a, b - a, 0, NULL, NULL };
         low = upper ? middle : low;
         high = upper ? high : middle;
+    }
+    return n;
+}
+
+/* Afterwards this rank has the sum of its own part. */
+static gt_status halve(net_task *t, turn *turns, int n)
+{
+    uint64_t room = 0;
+    void *scratch = NULL;
+    gt_status st = GT_OK;
+    for (int k = 1; k < n; k++) {
+        turns[k].ahead = turns[k].taken * t->grain <= MOST_AHEAD;
+        room += turns[k].ahead ? turns[k].taken * t->grain + 64 : 0;
+    }
+    if (room)
+        st = net_group_scratch(t->group, room, &scratch);
+    room = 0;
+    for (int k = 0; !st && k < n; k++) {
+        turn *w = &turns[k];
+        if (!k)
+            st = net_task_recv(t, w->peer, t->step, w->take, w->taken, 1, &w->in);
+        if (!w->ahead)
+            continue;
+        w->scratch = (unsigned char *)scratch + room;
+        room += (w->taken * t->grain + 63) / 64 * 64;
+        st = net_task_recv_into(t, w->peer, t->step + (uint32_t)k, w->scratch, w->taken, &w->in);
+    }
+    for (int k = 0; !st && k < n; k++) {
+        turn *w = &turns[k];
+        net_request *out = NULL;
+        net_op_phase(t->op, "halving", k);
+        if (k && !w->ahead)
+            st = net_task_recv(t, w->peer, t->step + (uint32_t)k, w->take, w->taken, 1, &w->in);
+        if (!st)
+            st = net_task_send(t, w->peer, t->step + (uint32_t)k, w->give, w->given, &out);
+        if (!st)
+            st = net_wait(w->in);
+        if (!st && w->ahead)
+            t->reduce(t->x + w->take * t->grain, w->scratch, w->taken * t->grain);
+        if (!st)
+            st = net_wait(out);
     }
     return st;
 }
 
-/* Distances 1, 2 ... p/2: what is finished doubles. */
-static gt_status redouble(net_task *t, const net_fold *f, uint32_t steps)
+/* What is finished doubles. */
+static gt_status redouble(net_task *t, turn *turns, int n, uint32_t first)
 {
     gt_status st = GT_OK;
-    for (int distance = 1, step = 0; !st && distance < f->size; distance *= 2, step++) {
-        const int low = f->virtual / (2 * distance) * 2 * distance;
-        const int upper = f->virtual >= low + distance;
-        const uint64_t a = begin_of(t, f, low), b = begin_of(t, f, low + distance),
-                       c = begin_of(t, f, low + 2 * distance);
-        const int peer = net_fold_real(f, upper ? f->virtual - distance : f->virtual + distance);
-        net_op_phase(t->op, "doubling", step);
-        st = upper ? exchange(t, peer, steps + (uint32_t)step, b, c - b, a, b - a, 0)
-                   : exchange(t, peer, steps + (uint32_t)step, a, b - a, b, c - b, 0);
+    for (int k = n - 1; !st && k >= 0; k--)
+        st = net_task_recv(t, turns[k].peer, first + (uint32_t)k, turns[k].give, turns[k].given, 0, &turns[k].in);
+    for (int k = n - 1; !st && k >= 0; k--) {
+        net_request *out = NULL;
+        net_op_phase(t->op, "doubling", n - 1 - k);
+        st = net_task_send(t, turns[k].peer, first + (uint32_t)k, turns[k].take, turns[k].taken, &out);
+        if (!st)
+            st = net_wait(turns[k].in);
+        if (!st)
+            st = net_wait(out);
     }
     return st;
 }
@@ -102,12 +143,14 @@ gt_status net_run_halving_doubling(net_task *t)
     const net_fold f = net_fold_of(t->rank, t->size);
     const uint32_t first = t->step;
     const int paired = t->rank < 2 * f.extra;
+    turn turns[STEPS];
+    const int n = f.virtual < 0 ? 0 : turns_of(t, &f, turns);
     gt_status st = paired ? fold_in(t, &f) : GT_OK;
     t->step += 2;
-    if (!st && f.virtual >= 0 && t->kind != NET_OP_ALL_GATHER)
-        st = halve(t, &f);
-    if (!st && f.virtual >= 0 && t->kind != NET_OP_REDUCE_SCATTER)
-        st = redouble(t, &f, t->step + 32);
+    if (!st && t->kind != NET_OP_ALL_GATHER)
+        st = halve(t, turns, n);
+    if (!st && t->kind != NET_OP_REDUCE_SCATTER)
+        st = redouble(t, turns, n, t->step + STEPS);
     t->step = first;
     if (!st && paired)
         st = fold_out(t, &f);

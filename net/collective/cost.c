@@ -19,6 +19,9 @@
 static const double pipelined_piece = 256.0 * 1024.0;
 /* A rank's messages to several peers overlap: each after the first costs this much of a latency. */
 static const double further_message = 0.5;
+/* More bytes than that do not go at once: the receiver says first that they may come. Algorithms that post receives
+ * ahead do not wait for it. */
+static const double at_once = 32.0 * 1024.0;
 /* What goes through scratch memory instead of being added as it comes: as much again as adding,
  * twice. */
 static const double scratch_passes = 2.0;
@@ -130,7 +133,8 @@ static double cost_recursive_doubling(const net_link_matrix *m, double n)
     const net_fold f = net_fold_of(0, m->size);
     double t = 2.0 * step_fold(m, &f, n) + (f.extra ? n * m->add : 0.0);
     for (int d = 1; d < f.size; d *= 2)
-        t += step_pairs(m, &f, d, n) + (1.0 + scratch_passes) * n * m->add;
+        t += step_pairs(m, &f, d, n) + (n > at_once ? step_pairs(m, &f, d, 0.0) : 0.0)
+             + (1.0 + scratch_passes) * n * m->add;
     return t;
 }
 
