@@ -503,17 +503,19 @@ static void parse(tcp_link *l, int *did)
 }
 
 /* Reads into the sink itself where it can, and what follows into the input. */
-static ssize_t fetch(tcp_link *l, size_t *direct)
+static ssize_t fetch(tcp_link *l, size_t *direct, size_t *asked)
 {
     const net_window *w = l->data_left && !l->have ? net_windows_find(&l->windows, l->data_window) : NULL;
     unsigned char *input = l->input + l->have;
     const size_t room = l->input_size - l->have;
     *direct = 0;
+    *asked = room;
     if (!w || w->sink.reduce)
         return recv(l->fd, input, room, MSG_DONTWAIT);
     struct iovec v[2] = { { (unsigned char *)w->sink.data + w->got, l->data_left }, { input, room } };
     struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
     *direct = l->data_left;
+    *asked += l->data_left;
     return recvmsg(l->fd, &m, MSG_DONTWAIT);
 }
 
@@ -521,8 +523,8 @@ static void pull(tcp_link *l, int *did)
 {
     tcp *t = tcp_of(l);
     for (size_t total = 0; !l->broken && total < BUDGET;) {
-        size_t direct;
-        const ssize_t n = fetch(l, &direct);
+        size_t direct, asked;
+        const ssize_t n = fetch(l, &direct, &asked);
         t->receive_calls++;
         if (n < 0) {
             if (errno == EINTR)
@@ -547,7 +549,7 @@ static void pull(tcp_link *l, int *did)
         } else {
             l->have += (size_t)n;
         }
-        const int drained = !direct && (size_t)n < l->input_size / 2;
+        const int drained = (size_t)n < asked;      /* the next call would say that there is no more */
         parse(l, did);
         if (drained)
             return;
