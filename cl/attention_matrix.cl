@@ -2,11 +2,11 @@
 /* cl/attention_matrix.cl - attention by a device's matrix unit; what it computes, its arguments and its masks are
  * those of attention.cl. Without dropout, of 16-bit storage, for heads of HEAD columns, a multiple of 16.
  *
- * A work-group is four waves. Each owns OWN_TILES tiles of 16 rows of Q, as factors in its registers, and all walk
+ * A work-group is WAVES waves. Each owns OWN_TILES tiles of 16 rows of Q (or 8, MMA_OWN_ROWS), as factors, and all walk
  * together over blocks of BLOCK keys, which go through local memory, fetched into registers while the block before
  * is computed with:
  *
- *             own: 16 queries a tile           S: own queries by keys that pass, in registers
+ *             own: queries in registers        S: own queries by keys that pass, in registers
  *   K  [ keys | d together ]   -- times Q -->   masks, maximum, exp2, sum: a lane's own queries
  *   V' [ d | keys together ]   -- times P -->   O: own queries by d, in registers
  *
@@ -20,8 +20,8 @@
  *   dq:   K [ keys | d ]  V [ keys | d ]  K' [ d | keys ]                     dQ += dS K
  *   dkv:  Q [ queries | d ]  dout [ queries | d ]  and both turned            dV += P' dout,  dK += dS' Q
  *
- * So every result has one owner that sums in a fixed order. Where registers do not hold both own factors beside two
- * results, OWN_LOCAL of them stay in local memory.
+ * So every result has one owner that sums in a fixed order. Where registers do not hold the own factors beside the
+ * results, OWN_LOCAL of them stay in local memory; where they do not hold two results, dkv sums one after the other.
  *
  * The host sets with -D: STORE, LENGTHS, FLOORS as for attention.cl, MMA_UNIT and MMA_SOFTWARE as for mma.clh, and
  *   HEAD        columns of a head, a multiple of 16, at most 128                           [64]
@@ -43,31 +43,69 @@
 
 #if MMA_UNIT != MMA_NONE && STORE != 0
 
-/* What registers hold: those of MFMA are twice as many, and WMMA's factors twice as large on RDNA 3. */
+/* What registers hold: those of MFMA are twice as many, WMMA's factors twice as large on RDNA 3, and a sub-group of XMX
+ * has twice as many of a result a lane. */
 #ifndef OWN_TILES
 #define OWN_TILES (MMA_UNIT == MMA_MFMA || (MMA_UNIT == MMA_SYNC && HEAD <= 64 && !IS_GRADIENT) ? 2 : 1)
 #endif
 #ifndef PASS_TILES
+#ifdef MMA_XMX
+#define PASS_TILES (IS_GRADIENT || (HEAD > 64 && MMA_UNIT == MMA_DPAS8) ? 1 : 2)
+#else
 #define PASS_TILES (IS_GRADIENT ? (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 2 : 1) \
                                 : (HEAD <= 64 && MMA_UNIT != MMA_SYNC ? 4 : 2))
 #endif
+#endif
+/* Own factors in local memory; in forward of one. */
 #ifndef OWN_LOCAL
-#define OWN_LOCAL (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 0 : MMA_UNIT == MMA_SYNC ? 1 : 2)
+#ifdef MMA_XMX
+#define OWN_LOCAL (IS_GRADIENT ? 2 : HEAD > 64)
+#else
+#define OWN_LOCAL (!IS_GRADIENT || HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 0 : MMA_UNIT == MMA_SYNC ? 1 : 2)
+#endif
+#endif
+/* 1: attention_matrix_dkv sums dV, then dK, with the scores of both: registers hold one of them. */
+#ifndef APART
+#ifdef MMA_XMX
+#define APART (HEAD > 64)
+#else
+#define APART 0
+#endif
 #endif
 /* 1: attention_matrix_dkv fetches a block into registers while it computes with the one before. */
 #ifndef AHEAD
+#ifdef MMA_XMX
+#define AHEAD 0
+#else
 #define AHEAD (HEAD <= 64 || (MMA_UNIT != MMA_WMMA11 && MMA_UNIT != MMA_WMMA12))
 #endif
+#endif
+/* The same of attention_matrix_dq. */
+#ifndef AHEAD_DQ
+#ifdef MMA_XMX
+#define AHEAD_DQ (HEAD <= 64)
+#else
+#define AHEAD_DQ 1
+#endif
+#endif
 
-#define WAVES 4
+#ifndef WAVES
+#define WAVES (128 / MMA_LANES < 4 ? 4 : 128 / MMA_LANES)
+#endif
 #define ITEMS (WAVES * MMA_LANES)
 #define STEPS (HEAD / 16)
 #define PIECES (HEAD / 8)
-#define WAVE_ROWS (16 * OWN_TILES)
+#define WAVE_ROWS (MMA_OWN_ROWS * OWN_TILES)
 #define ROWS (WAVES * WAVE_ROWS)
 #define BLOCK (16 * PASS_TILES)
-#define LD_D MMA_LD(HEAD)
-#define LD_BLOCK MMA_LD(BLOCK)
+/* A block in local memory, by rows of HEAD, or turned by rows of BLOCK, and own rows. */
+#define LD_D MMA_OTHER_LD(HEAD)
+#define LD_BLOCK MMA_OTHER_LD(BLOCK)
+#define LD_OWN MMA_LD(HEAD)
+#define TO_D(d) MMA_OTHER_TO_K(d, BLOCK)
+#define TO_ROW(row) MMA_OTHER_TO_K(row, HEAD)
+#define BLOCK_SIZE MMA_OTHER_SIZE(HEAD, BLOCK)
+#define TURNED_SIZE MMA_OTHER_SIZE(BLOCK, HEAD)
 #define LOG2_E 1.44269504f
 #define LN_2 0.693147181f
 
@@ -98,7 +136,7 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
     for (int f = 0; f < ROW_FETCHES; f++) {
         const int i = item + f * ITEMS;
         if (i < BLOCK * PIECES)
-            *(__local ushort8 *)(to + i / PIECES * LD_D + i % PIECES * 8) = part[f];
+            *(__local ushort8 *)(to + i / PIECES * LD_D + TO_D(i % PIECES * 8)) = part[f];
     }
 }
 
@@ -124,7 +162,7 @@ MMA_INLINE void keep_pairs(__local ushort *to, const ushort8 part[2 * PAIR_FETCH
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
         const int i = item + f / 2 * ITEMS;
         if (PAIR_D(i) < HEAD)
-            *(__local ushort8 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + PAIR_D(i)) = part[f];
+            *(__local ushort8 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + TO_D(PAIR_D(i))) = part[f];
     }
 }
 
@@ -135,7 +173,7 @@ MMA_INLINE void keep_turned(__local ushort *to, const ushort8 part[2 * PAIR_FETC
     for (int f = 0; f < 2 * PAIR_FETCHES; f += 2) {
         const int i = item + f / 2 * ITEMS;
         if (PAIR_D(i) < HEAD) {
-            __local uint *d = (__local uint *)(to + PAIR_D(i) * LD_BLOCK + PAIR_ROW(i));
+            __local uint *d = (__local uint *)(to + PAIR_D(i) * LD_BLOCK + TO_ROW(PAIR_ROW(i)));
             const uint8 pair = convert_uint8(part[f]) | convert_uint8(part[f + 1]) << 16;
             d[0] = pair.s0;
             d[LD_BLOCK / 2] = pair.s1;
@@ -154,13 +192,13 @@ MMA_INLINE void keep_own(__local ushort *to, __global const ushort *p, int ld, i
 {
     for (int i = item; i < ROWS * PIECES; i += ITEMS) {
         const int row = i / PIECES, d = i % PIECES * 8;
-        *(__local ushort8 *)(to + row * LD_D + d) =
+        *(__local ushort8 *)(to + row * LD_OWN + d) =
             row < rows ? fetch8(p, (uint)row * ld + d, aligned) : (ushort8)(ushort)0;
     }
 }
 
 /* A wave's, as factors; `to` is free before and behind. */
-MMA_INLINE void load_own(coop_mat_ab own[OWN_TILES][STEPS], __local ushort *to, __global const ushort *p, int ld,
+MMA_INLINE void load_own(coop_mat_own own[OWN_TILES][STEPS], __local ushort *to, __global const ushort *p, int ld,
                          int rows, int item, int aligned)
 {
     const int lane = item % MMA_LANES, wave = item / MMA_LANES;
@@ -170,14 +208,14 @@ MMA_INLINE void load_own(coop_mat_ab own[OWN_TILES][STEPS], __local ushort *to, 
     for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int d = 0; d < STEPS; d++)
-            own[t][d] = coop_mat_load_own(to + (wave * WAVE_ROWS + t * 16) * LD_D + d * 16, LD_D, lane);
+            own[t][d] = coop_mat_load_own(to + (wave * WAVE_ROWS + t * MMA_OWN_ROWS) * LD_OWN + d * 16, LD_OWN, lane);
     barrier(CLK_LOCAL_MEM_FENCE);
 }
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
 /* s = own rows times those of a block, both with d together. */
-MMA_INLINE void scores(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_ab own[OWN_TILES][STEPS],
+MMA_INLINE void scores(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_own own[OWN_TILES][STEPS],
                        __local const ushort *rows, int lane MMA_SCRATCH_ARG)
 {
     MMA_UNROLL
@@ -187,7 +225,7 @@ MMA_INLINE void scores(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_ab own[OWN_
             s[t][j] = coop_mat_zero();
         MMA_UNROLL
         for (int d = 0; d < STEPS; d++) {
-            coop_mat_ab other = coop_mat_load_other(rows + j * 16 * LD_D + d * 16, LD_D, lane);
+            coop_mat_other other = coop_mat_load_other(rows + j * 16 * LD_D + TO_D(d * 16), LD_D, lane);
             MMA_UNROLL
             for (int t = 0; t < OWN_TILES; t++)
                 s[t][j] = coop_mat_muladd_own(own[t][d], other, s[t][j]);
@@ -206,10 +244,10 @@ MMA_INLINE void scores_local(coop_mat_c s[OWN_TILES][PASS_TILES], __local const 
             s[t][j] = coop_mat_zero();
         MMA_UNROLL
         for (int d = 0; d < STEPS; d++) {
-            coop_mat_ab a = coop_mat_load_own(own + t * 16 * LD_D + d * 16, LD_D, lane);
+            coop_mat_own a = coop_mat_load_own(own + t * MMA_OWN_ROWS * LD_OWN + d * 16, LD_OWN, lane);
             MMA_UNROLL
             for (int j = 0; j < PASS_TILES; j++) {
-                coop_mat_ab other = coop_mat_load_other(rows + j * 16 * LD_D + d * 16, LD_D, lane);
+                coop_mat_other other = coop_mat_load_other(rows + j * 16 * LD_D + TO_D(d * 16), LD_D, lane);
                 s[t][j] = coop_mat_muladd_own(a, other, s[t][j]);
             }
         }
@@ -238,13 +276,13 @@ MMA_INLINE void gather(coop_mat_c sums[OWN_TILES][STEPS], coop_mat_c p[OWN_TILES
 {
     MMA_UNROLL
     for (int j = 0; j < PASS_TILES; j++) {
-        coop_mat_ab own[OWN_TILES];
+        coop_mat_own own[OWN_TILES];
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++)
             own[t] = coop_mat_as_own(p[t][j]);
         MMA_UNROLL
         for (int d = 0; d < STEPS; d++) {
-            coop_mat_ab other = coop_mat_load_other(turned + d * 16 * LD_BLOCK + j * 16, LD_BLOCK, lane);
+            coop_mat_other other = coop_mat_load_other(turned + d * 16 * LD_BLOCK + TO_ROW(j * 16), LD_BLOCK, lane);
             MMA_UNROLL
             for (int t = 0; t < OWN_TILES; t++)
                 sums[t][d] = coop_mat_muladd_own(own[t], other, sums[t][d]);
@@ -262,7 +300,7 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
         for (int d = 0; d < STEPS; d++)
             MMA_UNROLL
             for (int r = 0; r < MMA_C_COUNT; r++) {
-                const int row = first + t * 16 + MMA_OWN(lane, r);
+                const int row = first + t * MMA_OWN_ROWS + MMA_OWN(lane, r);
                 if (row < T)
                     store1(to, at + row * ld + d * 16 + MMA_OTHER(lane, r),
                            MMA_C_ELEMENT(sums[t][d], r) * factor[t][MMA_OWN_OF(r)]);
@@ -271,7 +309,7 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 
 /* ---- kernels ------------------------------------------------------------------------------------------- */
 
-#define GROUP __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
+#define GROUP MMA_KERNEL(ITEMS)
 #ifdef MMA_SOFTWARE
 #define SCRATCH                                              \
     __local float mma_scratch_of_all[WAVES * MMA_SCRATCH];   \
@@ -284,12 +322,12 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 #define ALIGNED (((q_ld | k_ld | v_ld | (int)(q_from | k_from | v_from)) & 7) == 0)
 
 /* Local memory in units of 16 bytes. */
-#define OWN_ROOM (ROWS * LD_D / 8)
+#define OWN_ROOM (ROWS * LD_OWN / 8)
 
 #if !IS_GRADIENT
 
 /* A block of K and one of V, or the group's own rows. */
-#define FORWARD_ROOM ((BLOCK * LD_D + HEAD * LD_BLOCK) / 8)
+#define FORWARD_ROOM ((BLOCK_SIZE + TURNED_SIZE) / 8 + (OWN_LOCAL ? OWN_ROOM : 0))
 
 GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
 {
@@ -303,9 +341,8 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     const float factor = scale * LOG2_E;
     __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
     __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
-    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK * LD_D;
+    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK_SIZE;
 
-    coop_mat_ab q[OWN_TILES][STEPS];
     coop_mat_c o[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES];
     float most[OWN_TILES][MMA_OWN_COUNT], sum[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
@@ -318,22 +355,32 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
             o[t][d] = coop_mat_zero();
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             most[t][i] = HIDDEN;
             sum[t][i] = 0.0f;
             seen[t][i] = causal ? min(row, S - 1) : S - 1;
             low[t][i] = FLOOR(b, min(row, T - 1));
         }
     }
-    load_own(q, (__local ushort *)room,
-             (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld, T - first, item,
-             aligned);
+    __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld;
+#if OWN_LOCAL
+    __local ushort *own = vs + TURNED_SIZE;
+    keep_own(own, q_at, q_ld, T - first, item, aligned);
+    own += wave * WAVE_ROWS * LD_OWN;
+#else
+    coop_mat_own q[OWN_TILES][STEPS];
+    load_own(q, (__local ushort *)room, q_at, q_ld, T - first, item, aligned);
+#endif
     fetch_rows(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
         keep_rows(ks, next_k, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have gathered from the V before */
         fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
+#if OWN_LOCAL
+        scores_local(s, own, ks, lane MMA_SCRATCH_PASS);
+#else
         scores(s, q, ks, lane MMA_SCRATCH_PASS);
+#endif
 
         if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
             hide(s, j0, low, seen, lane);
@@ -381,7 +428,7 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             const float all = mma_sum_of(sum[t][i], lane MMA_SCRATCH_PASS);
             if ((lane & MMA_SHARED) == 0 && row < T)
                 lse[(size_t)head * T + row] = S > 0 ? (most[t][i] + log2(all)) * LN_2 : 0.0f;
@@ -394,27 +441,27 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
 
 /* The own factors that stay in local memory, and in front of them what passes: behind it, where none stays, is room
  * for one on its way to the registers. */
-#define PASS_ROOM(turned) ((2 * BLOCK * LD_D + (turned) * HEAD * LD_BLOCK) / 8)
+#define PASS_ROOM(turned) ((2 * BLOCK_SIZE + (turned) * TURNED_SIZE) / 8)
 #define GRADIENT_ROOM(turned) \
     (PASS_ROOM(turned) + OWN_LOCAL * OWN_ROOM > OWN_ROOM ? PASS_ROOM(turned) + OWN_LOCAL * OWN_ROOM : OWN_ROOM)
 
 /* Both own factors, from p and q: in registers, or where `local_p` and `local_q` are afterwards, the wave's rows. */
 #if OWN_LOCAL == 0
 #define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
-    coop_mat_ab own_p[OWN_TILES][STEPS], own_q[OWN_TILES][STEPS];             \
+    coop_mat_own own_p[OWN_TILES][STEPS], own_q[OWN_TILES][STEPS];             \
     load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
     load_own(own_q, (__local ushort *)room, Q, q_ld, rows, item, aligned);
 #elif OWN_LOCAL == 1
 #define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
-    coop_mat_ab own_p[OWN_TILES][STEPS];                                      \
+    coop_mat_own own_p[OWN_TILES][STEPS];                                      \
     load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
     keep_own(stays, Q, q_ld, rows, item, aligned);                            \
-    __local const ushort *local_q = stays + wave * WAVE_ROWS * LD_D;
+    __local const ushort *local_q = stays + wave * WAVE_ROWS * LD_OWN;
 #else
 #define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
     keep_own(stays, P, p_ld, rows, item, aligned);                            \
-    keep_own(stays + ROWS * LD_D, Q, q_ld, rows, item, aligned);              \
-    __local const ushort *local_p = stays + wave * WAVE_ROWS * LD_D, *local_q = local_p + ROWS * LD_D;
+    keep_own(stays + ROWS * LD_OWN, Q, q_ld, rows, item, aligned);              \
+    __local const ushort *local_p = stays + wave * WAVE_ROWS * LD_OWN, *local_q = local_p + ROWS * LD_OWN;
 #endif
 #if OWN_LOCAL == 2
 #define SCORES_P(s, rows) scores_local(s, local_p, rows, lane MMA_SCRATCH_PASS)
@@ -440,8 +487,8 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     const float factor = scale * LOG2_E;
     __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
     __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
-    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK * LD_D, *kt = vs + BLOCK * LD_D;
-    __local ushort *stays = kt + HEAD * LD_BLOCK;
+    __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK_SIZE, *kt = vs + BLOCK_SIZE;
+    __local ushort *stays = kt + TURNED_SIZE;
 
     coop_mat_c dq[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
     float power[OWN_TILES][MMA_OWN_COUNT], dl[OWN_TILES][MMA_OWN_COUNT];
@@ -455,7 +502,7 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
             dq[t][d] = coop_mat_zero();
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             const size_t at = (size_t)head * T + min(row, T - 1);
             power[t][i] = lse[at] * LOG2_E;
             dl[t][i] = delta[at];
@@ -465,15 +512,21 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     }
     LOAD_OWN((__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld,
              (__global const ushort *)dout + HEAD_AT(0, (size_t)H * D, h) + (size_t)first * H * D, H * D, T - first)
-    fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
-    fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item, aligned);
+    if (AHEAD_DQ) {
+        fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
+        fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item, aligned);
+    }
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
+        if (!AHEAD_DQ) {
+            fetch_pairs(next_k, k_at + (size_t)j0 * k_ld, k_ld, S - j0, item, aligned);
+            fetch_rows(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
+        }
         keep_pairs(ks, next_k, item);
         keep_turned(kt, next_k, item);
         keep_rows(vs, next_v, item);
         barrier(CLK_LOCAL_MEM_FENCE);
         const int next = j0 + BLOCK;
-        if (next < keys) {
+        if (AHEAD_DQ && next < keys) {
             fetch_pairs(next_k, k_at + (size_t)next * k_ld, k_ld, S - next, item, aligned);
             fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item, aligned);
         }
@@ -517,8 +570,8 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
     const int owned = get_group_id(0) / blocks, b = owned / (H / G), kv = owned % (H / G);
     const int mine = first + wave * WAVE_ROWS, aligned = ALIGNED, S = KEYS(b), C = H * D;
     const float factor = scale * LOG2_E;
-    __local ushort *qs = (__local ushort *)room, *gs = qs + BLOCK * LD_D, *qt = gs + BLOCK * LD_D;
-    __local ushort *gt = qt + HEAD * LD_BLOCK, *stays = gt + HEAD * LD_BLOCK;
+    __local ushort *qs = (__local ushort *)room, *gs = qs + BLOCK_SIZE, *qt = gs + BLOCK_SIZE;
+    __local ushort *gt = qt + TURNED_SIZE, *stays = gt + TURNED_SIZE;
 
     coop_mat_c dk[OWN_TILES][STEPS], dv[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
     int from[OWN_TILES][MMA_OWN_COUNT];         /* the first query that sees a key */
@@ -527,91 +580,107 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++) {
         MMA_UNROLL
-        for (int d = 0; d < STEPS; d++)
-            dk[t][d] = dv[t][d] = coop_mat_zero();
-        MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int key = mine + t * 16 + MMA_OWN_ROW(lane, i);
+            const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             from[t][i] = key >= S ? T : causal ? key : 0;
         }
     }
     LOAD_OWN((__global const ushort *)k_all + HEAD_AT(k_from, k_ld, kv) + (size_t)first * k_ld, k_ld,
              (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, kv) + (size_t)first * v_ld, v_ld, T - first)
-    for (int h = kv * G; h < kv * G + G; h++) {
-        const size_t head = ((size_t)b * H + h) * T;
-        __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h);
-        __global const ushort *g_at = (__global const ushort *)dout + HEAD_AT(0, (size_t)C, h);
-        const int begin = causal ? first / BLOCK * BLOCK : 0;
-        if (AHEAD) {
-            fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item, aligned);
-            fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item, aligned);
-        }
-        for (int i0 = begin; i0 < T; i0 += BLOCK) {
-#ifdef FLOORS
-            if (FLOOR(b, i0) >= first + ROWS)           /* nor do those behind see any of these keys */
-                break;
-#endif
-            if (!AHEAD)
-                fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item, aligned);
-            keep_pairs(qs, next_q, item);
-            keep_turned(qt, next_q, item);
-            if (!AHEAD)
-                fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item, aligned);
-            keep_pairs(gs, next_g, item);
-            keep_turned(gt, next_g, item);
-            for (int x = item; x < BLOCK; x += ITEMS) {
-                const int query = min(i0 + x, T - 1);
-                powers[x] = i0 + x < T ? lse[head + query] * LOG2_E : -HIDDEN;      /* of P = 0 */
-                deltas[x] = delta[head + query];
-#ifdef FLOORS
-                lows[x] = FLOOR(b, query);
-#endif
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            const int next = i0 + BLOCK;
-            if (AHEAD && next < T) {
-                fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item, aligned);
-                fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item, aligned);
-            }
-            SCORES_P(s, qs);
-            SCORES_Q(dp, gs);
-#ifdef FLOORS
-            const int ragged = 1;
-#else
-            const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
-#endif
-            MMA_UNROLL
-            for (int t = 0; t < OWN_TILES; t++)
-                MMA_UNROLL
-                for (int j = 0; j < PASS_TILES; j++)
-                    MMA_UNROLL
-                    for (int r = 0; r < MMA_C_COUNT; r++) {
-                        const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
-                        float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
-#ifdef FLOORS
-                        const int hidden = (i0 + x < from[t][i]) | (lows[x] > mine + t * 16 + MMA_OWN_ROW(lane, i));
-#else
-                        const int hidden = i0 + x < from[t][i];
-#endif
-                        p = ragged & hidden ? 0.0f : p;
-                        MMA_C_ELEMENT(s[t][j], r) = p;
-                        MMA_C_ELEMENT(dp[t][j], r) = p * (MMA_C_ELEMENT(dp[t][j], r) - deltas[x]);
-                    }
-            gather(dv, s, gt, lane MMA_SCRATCH_PASS);
-            gather(dk, dp, qt, lane MMA_SCRATCH_PASS);
-            barrier(CLK_LOCAL_MEM_FENCE);       /* all have read before the next block is kept */
-        }
-    }
     float one[OWN_TILES][MMA_OWN_COUNT], scales[OWN_TILES][MMA_OWN_COUNT];
-    MMA_UNROLL
-    for (int t = 0; t < OWN_TILES; t++)
+    for (int k_part = 0; k_part < (APART ? 2 : 1); k_part++) {
         MMA_UNROLL
-        for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            one[t][i] = 1.0f;
-            scales[t][i] = scale;
+        for (int t = 0; t < OWN_TILES; t++)
+            MMA_UNROLL
+            for (int d = 0; d < STEPS; d++)
+                dk[t][d] = dv[t][d] = coop_mat_zero();
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++)
+            MMA_UNROLL
+            for (int j = 0; j < PASS_TILES; j++)
+                dp[t][j] = coop_mat_zero();
+        for (int h = kv * G; h < kv * G + G; h++) {
+            const size_t head = ((size_t)b * H + h) * T;
+            __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h);
+            __global const ushort *g_at = (__global const ushort *)dout + HEAD_AT(0, (size_t)C, h);
+            const int begin = causal ? first / BLOCK * BLOCK : 0;
+            if (AHEAD) {
+                fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item, aligned);
+                fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item, aligned);
+            }
+            for (int i0 = begin; i0 < T; i0 += BLOCK) {
+#ifdef FLOORS
+                if (FLOOR(b, i0) >= first + ROWS)           /* nor do those behind see any of these keys */
+                    break;
+#endif
+                if (!AHEAD)
+                    fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item, aligned);
+                keep_pairs(qs, next_q, item);
+                keep_turned(qt, next_q, item);
+                if (!AHEAD)
+                    fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item, aligned);
+                keep_pairs(gs, next_g, item);
+                keep_turned(gt, next_g, item);
+                for (int x = item; x < BLOCK; x += ITEMS) {
+                    const int query = min(i0 + x, T - 1);
+                    powers[x] = i0 + x < T ? lse[head + query] * LOG2_E : -HIDDEN;      /* of P = 0 */
+                    deltas[x] = delta[head + query];
+#ifdef FLOORS
+                    lows[x] = FLOOR(b, query);
+#endif
+                }
+                barrier(CLK_LOCAL_MEM_FENCE);
+                const int next = i0 + BLOCK;
+                if (AHEAD && next < T) {
+                    fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item, aligned);
+                    fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item, aligned);
+                }
+                SCORES_P(s, qs);
+                if (!APART || k_part)
+                    SCORES_Q(dp, gs);
+#ifdef FLOORS
+                const int ragged = 1;
+#else
+                const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
+#endif
+                MMA_UNROLL
+                for (int t = 0; t < OWN_TILES; t++)
+                    MMA_UNROLL
+                    for (int j = 0; j < PASS_TILES; j++)
+                        MMA_UNROLL
+                        for (int r = 0; r < MMA_C_COUNT; r++) {
+                            const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
+                            float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
+#ifdef FLOORS
+                            const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
+                            const int hidden = (i0 + x < from[t][i]) | (lows[x] > key);
+#else
+                            const int hidden = i0 + x < from[t][i];
+#endif
+                            p = ragged & hidden ? 0.0f : p;
+                            const float ds = p * (MMA_C_ELEMENT(dp[t][j], r) - deltas[x]);
+                            MMA_C_ELEMENT(s[t][j], r) = APART && k_part ? ds : p;
+                            MMA_C_ELEMENT(dp[t][j], r) = ds;
+                        }
+                gather(dv, s, APART && k_part ? qt : gt, lane MMA_SCRATCH_PASS);
+                if (!APART)
+                    gather(dk, dp, qt, lane MMA_SCRATCH_PASS);
+                barrier(CLK_LOCAL_MEM_FENCE);       /* all have read before the next block is kept */
+            }
         }
-    put_own(dk_all, HEAD_AT(dk_from, dk_ld, kv), dk_ld, mine, T, dk, scales, lane);
-    put_own(dv_all, HEAD_AT(dv_from, dv_ld, kv), dv_ld, mine, T, dv, one, lane);
+        const int is_k = APART && k_part;
+        MMA_UNROLL
+        for (int t = 0; t < OWN_TILES; t++)
+            MMA_UNROLL
+            for (int i = 0; i < MMA_OWN_COUNT; i++) {
+                one[t][i] = is_k ? scale : 1.0f;
+                scales[t][i] = scale;
+            }
+        put_own(is_k ? dk_all : dv_all, is_k ? HEAD_AT(dk_from, dk_ld, kv) : HEAD_AT(dv_from, dv_ld, kv),
+                is_k ? dk_ld : dv_ld, mine, T, dv, one, lane);
+        if (!APART)
+            put_own(dk_all, HEAD_AT(dk_from, dk_ld, kv), dk_ld, mine, T, dk, scales, lane);
+    }
 }
 
 #endif

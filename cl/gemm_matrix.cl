@@ -17,7 +17,7 @@
  * Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations" (2019).
  *
  * A work-group is WAVES_M x WAVES_N waves, and owns a BLOCK_M x BLOCK_N block of C, a wave MMA_M x MMA_N
- * tiles of 16 x 16. Slices of some k of A and B go through local memory, k together whatever the transposes,
+ * tiles of 16 x MMA_COLUMNS. Slices of some k of A and B go through local memory, k together whatever the transposes,
  * the next one being fetched into registers while the present one is used:
  *
  *       SLICE k                wave 0 | wave 1        a wave, for each 16 k: loads MMA_M pieces of A and
@@ -36,12 +36,32 @@
  *   SLICE             a multiple of 16; an item fetches 8 elements of a factor, or 16 n  [32]
  *   SLICES            room in local memory for so many, 1 or 2                            [1]
  *   MMA_UNIT, MMA_SOFTWARE   see mma.clh
- *   BF16X3            as said above, with C_F32                                                 */
+ *   BF16X3            as said above, with C_F32
+ *   ASK_UNIT          leaves matrix_unit alone
+ *   LARGE, SMALL      the host's choice for the unit, where it is not there to give it          */
 #include "common.clh"
 #include "random.clh"
 #include "activation.clh"
 #include "gemm_epilogue.clh"
 #include "mma.clh"
+
+/* For programs that are compiled for chips which are not there: what host/gemm/gemm_matrix.c gives by units. */
+#if defined(LARGE) && defined(MMA_XMX)
+#define MMA_M 2
+#define WAVES_M 4
+#define WAVES_N (128 / (4 * MMA_COLUMNS))
+#elif defined(SMALL)
+#define MMA_M 2
+#define MMA_N 2
+#define WAVES_N (64 / (2 * MMA_COLUMNS))
+#endif
+#if defined(LARGE) && defined(BF16X3)
+#define SLICE 16
+#elif defined(SMALL) && defined(BF16X3)
+#define SLICE (MMA_LANES <= 16 ? 16 : 32)
+#elif defined(SMALL)
+#define SLICE (MMA_LANES <= 16 ? 32 : 64)
+#endif
 
 #ifndef MMA_M
 #define MMA_M 4
@@ -73,13 +93,19 @@ __kernel void matrix_unit(__global int *out)
 #endif
 }
 
-#if MMA_UNIT != MMA_NONE && (STORE == 1 || (STORE == 2 && !defined(BF16X3)))
+#if MMA_UNIT != MMA_NONE && !defined(ASK_UNIT) && (STORE == 1 || (STORE == 2 && !defined(BF16X3)))
 
 #define WAVES (WAVES_M * WAVES_N)
 #define ITEMS (WAVES * MMA_LANES)
 #define BLOCK_M (16 * WAVES_M * MMA_M)
-#define BLOCK_N (16 * WAVES_N * MMA_N)
-#define LD MMA_LD(SLICE)
+#define BLOCK_N (MMA_COLUMNS * WAVES_N * MMA_N)
+/* How a factor lies in local memory, by its name. */
+#define LD_OF_A MMA_A_LD(SLICE)
+#define LD_OF_B MMA_LD(SLICE)
+#define TO_K_OF_A(k) MMA_A_TO_K(k, BLOCK_M)
+#define TO_K_OF_B(k) (k)
+#define A_SIZE MMA_A_SIZE(SLICE, BLOCK_M)
+#define SLICE_SIZE (A_SIZE + MMA_LD(SLICE) * BLOCK_N)
 /* Parts of a number, each with slices of its own. */
 #ifdef BF16X3
 #define PARTS 2
@@ -91,7 +117,7 @@ typedef ushort ab_t;
 typedef ushort8 part_t;
 #endif
 /* fp32 rows of a wave's results, as wide as its tiles. */
-#define OUT_LD (16 * MMA_N + 4)
+#define OUT_LD (MMA_COLUMNS * MMA_N + 4)
 
 /* Eight neighbours from p[i], of which those at or past `count` are 0; wide loads want alignment. */
 static part_t fetch8(__global const ab_t *p, size_t i, int count, int aligned)
@@ -160,29 +186,30 @@ static ushort8 rest8(float8 x)
         part[f_] = *(__global const part_t *)((__global const char *)(p) + behind_);       \
     }
 
-/* Puts HIGH or LOW of it into local memory, rows LD apart, k together. */
-#define KEEP_PART(to, block, by_k, part, OF)                                               \
+/* Puts HIGH or LOW of it into local memory, k together. */
+#define KEEP_PART(to, factor, block, by_k, part, OF)                                       \
     if (by_k) {                                                                            \
         MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES(block); f_++) {                                      \
             const int i_ = item + f_ * ITEMS;                                              \
-            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = OF(part[f_]);          \
+            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD_OF_##factor + TO_K_OF_##factor(i_ % (SLICE / 8) * 8)) \
+                = OF(part[f_]);                                                            \
         }                                                                                  \
     } else {                                                                               \
         MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES(block); f_ += 2) {                                   \
             const int i_ = item + f_ / 2 * ITEMS;                                          \
-            __local uint *d_ = (__local uint *)((to) + i_ % ((block) / 8) * 8 * LD         \
-                                                + i_ / ((block) / 8) * 2);                 \
+            __local uint *d_ = (__local uint *)((to) + i_ % ((block) / 8) * 8 * LD_OF_##factor \
+                                                + TO_K_OF_##factor(i_ / ((block) / 8) * 2)); \
             const uint8 pair_ = convert_uint8(OF(part[f_])) | convert_uint8(OF(part[f_ + 1])) << 16;           \
             d_[0] = pair_.s0;                                                              \
-            d_[LD / 2] = pair_.s1;                                                         \
-            d_[2 * (LD / 2)] = pair_.s2;                                                   \
-            d_[3 * (LD / 2)] = pair_.s3;                                                   \
-            d_[4 * (LD / 2)] = pair_.s4;                                                   \
-            d_[5 * (LD / 2)] = pair_.s5;                                                   \
-            d_[6 * (LD / 2)] = pair_.s6;                                                   \
-            d_[7 * (LD / 2)] = pair_.s7;                                                   \
+            d_[LD_OF_##factor / 2] = pair_.s1;                                                         \
+            d_[2 * (LD_OF_##factor / 2)] = pair_.s2;                                                   \
+            d_[3 * (LD_OF_##factor / 2)] = pair_.s3;                                                   \
+            d_[4 * (LD_OF_##factor / 2)] = pair_.s4;                                                   \
+            d_[5 * (LD_OF_##factor / 2)] = pair_.s5;                                                   \
+            d_[6 * (LD_OF_##factor / 2)] = pair_.s6;                                                   \
+            d_[7 * (LD_OF_##factor / 2)] = pair_.s7;                                                   \
         }                                                                                  \
     }
 
@@ -198,29 +225,29 @@ static ushort8 rest8(float8 x)
 #endif
 
 /* Local memory in units of 16 bytes: slices of both factors, or the waves' results, whichever is more. */
-#define SLICES_ROOM (PARTS * SLICES * (BLOCK_M + BLOCK_N) * LD / 8)
+#define SLICES_ROOM (PARTS * SLICES * SLICE_SIZE / 8)
 #define OUT_ROOM (WAVES * 16 * OUT_LD / 4)
 #define ROOM (SLICES_ROOM > OUT_ROOM ? SLICES_ROOM : OUT_ROOM)
 
 /* From where a factor is kept to where what it left over is. */
-#define REST (SLICES * (BLOCK_M + BLOCK_N) * LD)
+#define REST (SLICES * SLICE_SIZE)
 #ifdef BF16X3
-#define KEEP_SLICE(to, block, by_k, part)                                                  \
-    KEEP_PART(to, block, by_k, part, HIGH)                                                 \
-    KEEP_PART((to) + REST, block, by_k, part, LOW)
+#define KEEP_SLICE(to, factor, block, by_k, part)                                          \
+    KEEP_PART(to, factor, block, by_k, part, HIGH)                                         \
+    KEEP_PART((to) + REST, factor, block, by_k, part, LOW)
 #else
-#define KEEP_SLICE(to, block, by_k, part) KEEP_PART(to, block, by_k, part, HIGH)
+#define KEEP_SLICE(to, factor, block, by_k, part) KEEP_PART(to, factor, block, by_k, part, HIGH)
 #endif
 
 /* A wave's pieces of B for 16 k, and what its pieces of A add to C by them. */
 #define LOAD_B(from)                                                                       \
     MMA_UNROLL                                                                             \
     for (int j = 0; j < MMA_N; j++)                                                        \
-        b[j] = coop_mat_load_b((from) + j * 16 * LD, LD, lane);
+        b[j] = coop_mat_load_b((from) + j * MMA_COLUMNS * LD_OF_B, LD_OF_B, lane);
 #define ADD_PRODUCTS(from)                                                                 \
     MMA_UNROLL                                                                             \
     for (int i = 0; i < MMA_M; i++) {                                                      \
-        const coop_mat_ab a = coop_mat_load_a((from) + i * 16 * LD, LD, lane);             \
+        const coop_mat_a a = coop_mat_load_a((from) + i * 16 * LD_OF_A, LD_OF_A, lane);             \
         MMA_UNROLL                                                                         \
         for (int j = 0; j < MMA_N; j++)                                                    \
             c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);                                   \
@@ -229,23 +256,23 @@ static ushort8 rest8(float8 x)
 /* A turn of the loop over slices: what was fetched goes to its place; the next one is fetched between these two; and
  * the products are added. */
 #define KEEP_BOTH(k)                                                                       \
-    __local ushort *a_slice = as + (k) / SLICE % SLICES * ((BLOCK_M + BLOCK_N) * LD);      \
-    __local ushort *b_slice = a_slice + BLOCK_M * LD;                                      \
-    __local const ushort *my_a = a_slice + my_row * LD, *my_b = b_slice + my_column * LD;  \
-    KEEP_SLICE(a_slice, BLOCK_M, A_BY_K, next_a)                                           \
-    KEEP_SLICE(b_slice, BLOCK_N, B_BY_K, next_b)                                           \
+    __local ushort *a_slice = as + (k) / SLICE % SLICES * SLICE_SIZE;                      \
+    __local ushort *b_slice = a_slice + A_SIZE;                                            \
+    __local const ushort *my_a = a_slice + my_row * LD_OF_A, *my_b = b_slice + my_column * LD_OF_B; \
+    KEEP_SLICE(a_slice, A, BLOCK_M, A_BY_K, next_a)                                        \
+    KEEP_SLICE(b_slice, B, BLOCK_N, B_BY_K, next_b)                                        \
     barrier(CLK_LOCAL_MEM_FENCE);
 #ifdef BF16X3
 #define ADD_16_K(h)                                                                        \
-    LOAD_B(my_b + REST + h)                                                                \
-    ADD_PRODUCTS(my_a + h)                                                                 \
-    LOAD_B(my_b + h)                                                                       \
-    ADD_PRODUCTS(my_a + REST + h)                                                          \
-    ADD_PRODUCTS(my_a + h)
+    LOAD_B(my_b + REST + (h))                                                              \
+    ADD_PRODUCTS(my_a + TO_K_OF_A(h))                                                      \
+    LOAD_B(my_b + (h))                                                                     \
+    ADD_PRODUCTS(my_a + TO_K_OF_A(h) + REST)                                               \
+    ADD_PRODUCTS(my_a + TO_K_OF_A(h))
 #else
 #define ADD_16_K(h)                                                                        \
-    LOAD_B(my_b + h)                                                                       \
-    ADD_PRODUCTS(my_a + h)
+    LOAD_B(my_b + (h))                                                                     \
+    ADD_PRODUCTS(my_a + TO_K_OF_A(h))
 #endif
 #if SLICES == 1
 #define ALL_HAVE_READ barrier(CLK_LOCAL_MEM_FENCE);     /* before the next slice is kept */
@@ -255,13 +282,13 @@ static ushort8 rest8(float8 x)
 #define MULTIPLY_SLICE                                                                     \
     MMA_UNROLL                                                                             \
     for (int h = 0; h < SLICE; h += 16) {                                                  \
-        coop_mat_ab b[MMA_N];                                                              \
+        coop_mat_b b[MMA_N];                                                               \
         ADD_16_K(h)                                                                        \
     }                                                                                      \
     ALL_HAVE_READ
 
 /* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
-__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
+MMA_KERNEL(ITEMS)
 void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong stride_a,
                  __global const ab_t *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
                  __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
@@ -283,7 +310,7 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
                       && IS_WHOLE(BLOCK_N, B_BY_K, ldb, n0, N, K, b_aligned);
     uint a_at = AT_OF(BLOCK_M, A_BY_K, lda), b_at = AT_OF(BLOCK_N, B_BY_K, ldb);
     __local ushort *as = (__local ushort *)room;
-    const int my_row = wave / WAVES_N * 16 * MMA_M, my_column = wave % WAVES_N * 16 * MMA_N;
+    const int my_row = wave / WAVES_N * 16 * MMA_M, my_column = wave % WAVES_N * MMA_COLUMNS * MMA_N;
     A += which * stride_a;
     B += which * stride_b;
     __global const ab_t *const a_block = A + (A_BY_K ? (size_t)m0 * lda : (size_t)m0);
@@ -334,12 +361,13 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     for (int i = 0; i < MMA_M; i++) {
         MMA_UNROLL
         for (int j = 0; j < MMA_N; j++)
-            coop_mat_store(c[i][j], out + j * 16, OUT_LD, lane);
+            coop_mat_store(c[i][j], out + j * MMA_COLUMNS, OUT_LD, lane);
         barrier(CLK_LOCAL_MEM_FENCE);
         /* One copy of the epilogue, not one a turn. */
 #pragma nounroll
-        for (int x = lane; x < 16 * 4 * MMA_N; x += MMA_LANES) {
-            const int y = x / (4 * MMA_N), row = row0 + i * 16 + y, column = column0 + x % (4 * MMA_N) * 4;
+        for (int x = lane; x < 16 * (MMA_COLUMNS / 4) * MMA_N; x += MMA_LANES) {
+            const int y = x / (MMA_COLUMNS / 4 * MMA_N), row = row0 + i * 16 + y;
+            const int column = column0 + x % (MMA_COLUMNS / 4 * MMA_N) * 4;
             const int count = min(4, N - column), wide = count == 4 && c_aligned;
             if (row >= M || count <= 0)
                 continue;

@@ -60,6 +60,18 @@ static float first_element(void)
     return c0;
 }
 
+#elif defined(XMX_LANES)
+#define GROUP __attribute__((intel_reqd_sub_group_size(XMX_LANES)))
+static float first_element(void)
+{
+    const int8 ones = (int8)0x3F803F80;                 /* two of bf16 1.0 each */
+#if XMX_LANES == 8
+    return intel_sub_group_bf16_bf16_matrix_mad_k16(ones, ones, (float8)0.0f).s0;
+#else
+    return intel_sub_group_bf16_bf16_matrix_mad_k16((short8)0x3F80, ones, (float8)0.0f).s0;
+#endif
+}
+
 #else
 static float first_element(void)
 {
@@ -67,7 +79,10 @@ static float first_element(void)
 }
 #endif
 
-__kernel void matrix_probe(__global float *out)
+#ifndef GROUP
+#define GROUP
+#endif
+GROUP __kernel void matrix_probe(__global float *out)
 {
     out[get_global_id(0)] = first_element();
 }

@@ -9,7 +9,8 @@
 
 #include <stdio.h>
 
-enum { WAVES = 4, TILE = 16, OPTIONS = 96 };
+/* A group has WAVES waves, of few lanes so many that they are ITEMS together. */
+enum { WAVES = 4, ITEMS = 128, TILE = 16, OPTIONS = 96 };
 
 #define GRADIENT " -DGRADIENT"
 #define LENGTHS " -DLENGTHS"
@@ -24,7 +25,9 @@ static const dev_variant variants[] = {
     BOTH("-DHEAD=128"), BOTH("-DHEAD=128" FLOORS), { 0 },
 };
 #undef BOTH
-const dev_family attention_matrix_family = { .file = "attention_matrix.cl", .stored = 1, .variants = variants };
+const dev_family attention_matrix_family = {
+    .file = "attention_matrix.cl", .stored = 1, .variants = variants, .intel = "-cl-intel-256-GRF-per-thread"
+};
 
 int attention_matrix_can(const attention_how *how)
 {
@@ -49,8 +52,9 @@ static gt_status launch(dev_list *l, const attention_how *how, const char *name,
     dev_program *p;
     int lanes;
     const int unit = gemm_matrix_number(how->gemm, &lanes), tiles = own_tiles(unit, s->D, gradient);
-    const int rows = WAVES * TILE * tiles;
-    const size_t groups = (size_t)heads * (size_t)((s->T + rows - 1) / rows), items = WAVES * (size_t)lanes;
+    const int waves = lanes < ITEMS / WAVES ? ITEMS / lanes : WAVES;
+    const int rows = waves * tiles * (unit == MATRIX_DPAS8 ? TILE / 2 : TILE);
+    const size_t groups = (size_t)heads * (size_t)((s->T + rows - 1) / rows), items = (size_t)(waves * lanes);
     snprintf(options, sizeof options, "-DHEAD=%d%s%s -DOWN_TILES=%d", s->D,
              s->lengths               ? LENGTHS
              : s->window || s->starts ? FLOORS

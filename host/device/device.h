@@ -76,6 +76,7 @@ typedef struct dev_info {
     int wave;                   /* preferred work-group multiple                */
     size_t align;               /* bytes a view's offset must be a multiple of  */
     int fp16, fp64, subgroups, native_kernels, unified, out_of_order, svm;
+    int xmx_lanes;              /* work-items that multiply together by Intel's matrix unit: 8, 16; 0: none */
     int matrix;                 /* dev_matrix bits told by extensions; see dev_matrix_units */
     int own_cache;              /* its driver keeps compiled programs itself    */
     int host_clock;             /* of an opened one: its events' stamps are wrong, so all times

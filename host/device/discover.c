@@ -20,6 +20,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+enum { SUB_GROUP_SIZES_INTEL = 0x4108 };        /* of cl_intel_required_subgroup_size */
+
 static void ask_text(cl_device_id id, cl_device_info what, char *out, size_t size)
 {
     char text[4096] = "";
@@ -52,6 +54,18 @@ static int has_word(const char *text, const char *word)
         if ((p == text || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
             return 1;
     return 0;
+}
+
+/* XMX multiplies by the smallest sub-groups a device has: of 8 work-items, or of 16. 0: neither. */
+static int smallest_sub_group(cl_device_id id)
+{
+    size_t sizes[16], bytes = 0, smallest = 0;
+    if (clGetDeviceInfo(id, SUB_GROUP_SIZES_INTEL, sizeof sizes, sizes, &bytes) != CL_SUCCESS)
+        return 0;
+    for (size_t i = 0; i < bytes / sizeof *sizes; i++)
+        if (!smallest || sizes[i] < smallest)
+            smallest = sizes[i];
+    return smallest == 8 || smallest == 16 ? (int)smallest : 0;
 }
 
 void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
@@ -104,6 +118,8 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
     info->subgroups = has_word(extensions, "cl_khr_subgroups") || has_word(extensions, "cl_intel_subgroups")
                       || ask_u32(id, 0x105C /* CL_DEVICE_MAX_NUM_SUB_GROUPS */) > 0;
     if (has_word(extensions, "cl_intel_subgroup_matrix_multiply_accumulate"))
+        info->xmx_lanes = smallest_sub_group(id);
+    if (info->xmx_lanes)
         info->matrix |= DEV_MATRIX_INTEL;
     cl_uint major = 0;
     int nv = clGetDeviceInfo(id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL) == CL_SUCCESS && major > 0;

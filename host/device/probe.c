@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* host/device/probe.c - matrix units, found by using them.
  *
- * AMD's and NVIDIA's OpenCL name no extension for their matrix units, so a tiny product is
- * built and run (cl/matrix_probe.cl). A driver that cannot build it has none for us, and
- * that is an answer, not a failure.                                                     */
+ * AMD's and NVIDIA's OpenCL name no extension for their matrix units, and an extension of Intel's
+ * may promise what a compiler does not do, so a tiny product is built and run (cl/matrix_probe.cl).
+ * A driver that cannot build it has none for us, and that is an answer, not a failure.   */
 #include "host/device/device_private.h"
 
 #include "host/base/log.h"
@@ -42,6 +42,7 @@ int dev_matrix_units(dev_device *d)
     if (d->probed || d->info.kind == DEV_CPU)
         return d->info.matrix;
     d->probed = 1;
+    d->info.matrix = DEV_MATRIX_NONE;
     if (run_probe(d, result)) {
         gt_log(GT_LOG_INFO, "device", "%s: no matrix units: %s", d->info.id, gt_message());
         gt_message_clear();
@@ -52,6 +53,6 @@ int dev_matrix_units(dev_device *d)
             return d->info.matrix;
     /* Only NVIDIA's driver knows this query, so it tells whose units they are. */
     const int nv = clGetDeviceInfo(d->id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL) == CL_SUCCESS;
-    d->info.matrix |= nv ? DEV_MATRIX_NV : DEV_MATRIX_AMD;
+    d->info.matrix = d->info.xmx_lanes ? DEV_MATRIX_INTEL : nv ? DEV_MATRIX_NV : DEV_MATRIX_AMD;
     return d->info.matrix;
 }

@@ -68,6 +68,9 @@ static void style_options(const dev_info *i, char *out, size_t size)
         snprintf(out, size, "-DSTYLE_CPU -DVW=%d", dev_vector_width(i));
     else
         snprintf(out, size, "-DSTYLE_GPU -DWG=%zu", dev_group_size(i));
+    const size_t at = strlen(out);
+    if (i->xmx_lanes)
+        snprintf(out + at, size - at, " -DXMX_LANES=%d", i->xmx_lanes);
 }
 
 static int cache_wanted(const dev_device *d)

@@ -23,17 +23,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What ships: blocks of 128 x 128 reuse most; smaller ones keep all units busy when there are few. No GPU has been
+ * measured that would tell more. */
+enum { BLOCKS_OF_FOUR_WAVES, BLOCKS_OF_XMX_8, BLOCKS_OF_XMX_16 };
+static const struct {
+    gemm_variant large, small;
+} blocks_of[] = {
+    [BLOCKS_OF_FOUR_WAVES] = { { { 2, 2, 4, 4, 32, 1 } }, { { 2, 2, 2, 2, 64, 1 } } },
+    [BLOCKS_OF_XMX_8] = { { { 4, 4, 2, 4, 32, 1 } }, { { 2, 4, 2, 2, 32, 1 } } },
+    [BLOCKS_OF_XMX_16] = { { { 4, 2, 2, 4, 32, 1 } }, { { 2, 2, 2, 2, 32, 1 } } },
+};
+
 static const struct {
     const char *name, *what;
-    int lanes;
+    int lanes, columns;         /* of a tile, which has 16 rows */
+    int blocks;
 } units[] = {
-    [MATRIX_NONE] = { "none", "no unit", 0 },
-    [MATRIX_MFMA] = { "mfma", "MFMA", 64 },
-    [MATRIX_WMMA11] = { "wmma11", "WMMA (RDNA 3)", 32 },
-    [MATRIX_WMMA12] = { "wmma12", "WMMA (RDNA 4)", 32 },
-    [MATRIX_SYNC] = { "sync", "mma.sync", 32 },
-    [MATRIX_DPAS8] = { "dpas8", "XMX, sub-groups of 8", 8 },
-    [MATRIX_DPAS16] = { "dpas16", "XMX, sub-groups of 16", 16 },
+    [MATRIX_NONE] = { "none", "no unit", 0, 16, BLOCKS_OF_FOUR_WAVES },
+    [MATRIX_MFMA] = { "mfma", "MFMA", 64, 16, BLOCKS_OF_FOUR_WAVES },
+    [MATRIX_WMMA11] = { "wmma11", "WMMA (RDNA 3)", 32, 16, BLOCKS_OF_FOUR_WAVES },
+    [MATRIX_WMMA12] = { "wmma12", "WMMA (RDNA 4)", 32, 16, BLOCKS_OF_FOUR_WAVES },
+    [MATRIX_SYNC] = { "sync", "mma.sync", 32, 16, BLOCKS_OF_FOUR_WAVES },
+    [MATRIX_DPAS8] = { "dpas8", "XMX, sub-groups of 8", 8, 8, BLOCKS_OF_XMX_8 },
+    [MATRIX_DPAS16] = { "dpas16", "XMX, sub-groups of 16", 16, 16, BLOCKS_OF_XMX_16 },
 };
 enum { UNITS = sizeof units / sizeof *units, TRIAL = 40 };
 
@@ -46,23 +58,28 @@ typedef struct state {
 
 #define TRANS_A "-DTRANS_A"
 #define TRANS_B "-DTRANS_B"
-#define TILES_2 "-DMMA_M=2 -DMMA_N=2 -DSLICE=64"
+#define LARGE "-DLARGE"
+#define SMALL "-DSMALL"
+#define ASK_UNIT "-DASK_UNIT"
 #define BF16X3 "-DBF16X3"
 static const dev_variant variants[] = {
-    { "", DEV_FOR_ALL | DEV_16BIT_ONLY },
-    { GEMM_DROP " " TRANS_A, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_A " " TRANS_B, DEV_16BIT_ONLY },
-    { TRANS_B, DEV_16BIT_ONLY },
-    { TRANS_B " -DSLICES=2", DEV_16BIT_ONLY },
-    { GEMM_DROP " " TRANS_B " " TILES_2, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_B " -DSLICE=16 " BF16X3, DEV_16BIT_ONLY },
-    { GEMM_C_F32 " " TRANS_A " -DMMA_M=2 -DMMA_N=2 " BF16X3, DEV_16BIT_ONLY },
-#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B, DEV_16BIT_ONLY },
+    { LARGE, DEV_FOR_ALL | DEV_16BIT_ONLY },
+    { GEMM_DROP " " TRANS_A " " LARGE, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " " TRANS_B " " LARGE, DEV_16BIT_ONLY },
+    { TRANS_B " " LARGE, DEV_16BIT_ONLY },
+    { TRANS_B " " LARGE " -DSLICES=2", DEV_16BIT_ONLY },
+    { GEMM_DROP " " TRANS_B " " SMALL, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_B " " LARGE " " BF16X3, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " " SMALL " " BF16X3, DEV_16BIT_ONLY },
+#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " LARGE, DEV_16BIT_ONLY },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
         { 0 },
 };
-const dev_family gemm_matrix_family = { .file = "gemm_matrix.cl", .stored = 1, .variants = variants };
+/* XMX has its registers for one thread of two, or a tile's sums spill. */
+const dev_family gemm_matrix_family = {
+    .file = "gemm_matrix.cl", .stored = 1, .variants = variants, .intel = "-cl-intel-256-GRF-per-thread"
+};
 
 static int ceil_div(int a, int b)
 {
@@ -81,14 +98,23 @@ static const gemm_knob knobs[KNOBS] = {
     [SLICES] = { "slices", "SLICES", 1, { 1, 2 }, 0x3 },
 };
 
-/* 128 x 128 blocks reuse most; smaller ones keep all units busy when there are few. No GPU has been measured that
- * would tell more. */
+static int block_m(const gemm_variant *v)
+{
+    return 16 * v->value[WAVES_M] * v->value[TILES_M];
+}
+
+static int block_n(const state *s, const gemm_variant *v)
+{
+    return units[s->unit].columns * v->value[WAVES_N] * v->value[TILES_N];
+}
+
+static int unit_of(gemm_context *c);
+
 static void usual(gemm_context *c, const gemm_desc *g, gemm_variant *out)
 {
-    static const gemm_variant large = { { 2, 2, 4, 4, 32, 1 } }, small = { { 2, 2, 2, 2, 64, 1 } };
-    const int busy = dev_info_of(gemm_device(c))->compute_units;
+    const int busy = dev_info_of(gemm_device(c))->compute_units, unit = unit_of(c);
     const double blocks = (double)ceil_div(g->M, 128) * ceil_div(g->N, 128) * g->batch;
-    *out = blocks >= 2.0 * busy ? large : small;
+    *out = blocks >= 2.0 * busy ? blocks_of[units[unit].blocks].large : blocks_of[units[unit].blocks].small;
 }
 
 /* The same; where numbers are of two parts, and a work-group has few items, slices are half as long. */
@@ -104,9 +130,9 @@ static void what_ships(gemm_context *c, const state *s, const gemm_desc *g, gemm
 static uint64_t local_bytes(const state *s, const gemm_variant *v, int parts)
 {
     const int waves = v->value[WAVES_M] * v->value[WAVES_N], rows = parts * v->value[SLICES] * (v->value[DEPTH] + 8);
-    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
-    const uint64_t slices = (uint64_t)(m + n) * (uint64_t)rows * sizeof(uint16_t);
-    const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(16 * v->value[TILES_N] + 4) * sizeof(float);
+    const uint64_t slices = (uint64_t)(block_m(v) + block_n(s, v)) * (uint64_t)rows * sizeof(uint16_t);
+    const uint64_t out = (uint64_t)waves * 16 * (uint64_t)(units[s->unit].columns * v->value[TILES_N] + 4)
+                         * sizeof(float);
     return (s->software ? (uint64_t)waves * 512 * sizeof(float) : 0) + (slices > out ? slices : out);
 }
 
@@ -115,10 +141,9 @@ static uint64_t local_bytes(const state *s, const gemm_variant *v, int parts)
 static int fits(const dev_info *info, const state *s, const gemm_variant *v)
 {
     const int lanes = units[s->unit].lanes, waves = v->value[WAVES_M] * v->value[WAVES_N], items = waves * lanes;
-    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
-    const int k = v->value[DEPTH];
-    const int sums = v->value[TILES_M] * v->value[TILES_N] * 256 / lanes;
-    const int pieces = (v->value[TILES_N] + 1) * 256 / lanes / 2, fetched = (m + n) * k / items / 2;
+    const int columns = units[s->unit].columns, m = block_m(v), n = block_n(s, v), k = v->value[DEPTH];
+    const int sums = v->value[TILES_M] * v->value[TILES_N] * 16 * columns / lanes;
+    const int pieces = (v->value[TILES_N] * columns + 16) * 16 / lanes / 2, fetched = (m + n) * k / items / 2;
     return (size_t)items <= info->max_group && m * k % (16 * items) == 0 && n * k % (16 * items) == 0
            && local_bytes(s, v, 1) <= info->local_bytes && sums + pieces + fetched + 24 <= 255;
 }
@@ -156,7 +181,7 @@ static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const g
     dev_arg args[GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS];
     char options[GEMM_OPTIONS];
     dev_program *p;
-    const int m = 16 * v->value[WAVES_M] * v->value[TILES_M], n = 16 * v->value[WAVES_N] * v->value[TILES_N];
+    const int m = block_m(v), n = block_n(s, v);
     const size_t items = (size_t)(v->value[WAVES_M] * v->value[WAVES_N] * units[s->unit].lanes);
     const dev_grid grid = {
         .rank = 3,
@@ -177,19 +202,14 @@ static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const g
 /* ---- is there one ------------------------------------------------------------------------------ */
 
 /* Which unit the compiler reaches. */
-static gt_status ask_unit(gemm_context *c, const state *s, int *unit)
+static gt_status ask_unit(gemm_context *c, int *unit)
 {
-    const gemm_desc g = { .a_type = DTYPE_BF16, .b_type = DTYPE_BF16, .c_type = DTYPE_BF16 };
     dev_device *d = gemm_device(c);
-    gemm_variant v;
-    char options[GEMM_OPTIONS];
     int32_t told[2] = { 0, 0 };
     dev_program *p;
     dev_buffer *out = NULL;
     dev_list *l = NULL;
-    usual(c, &g, &v);
-    make_options(options, s, &g, &v);
-    gt_status st = gemm_program(c, &gemm_matrix_family, DTYPE_BF16, options, &p);
+    gt_status st = gemm_program(c, &gemm_matrix_family, DTYPE_BF16, ASK_UNIT, &p);
     if (!st)
         st = dev_buffer_create(&out, d, sizeof told, "the number of a matrix unit");
     if (!st)
@@ -300,7 +320,7 @@ static void settle(gemm_context *c, state *s)
     s->software = asked > 0;
     s->unit = asked;
     if (!asked)
-        st = ask_unit(c, s, &s->unit);
+        st = ask_unit(c, &s->unit);
     if (!st && s->unit)
         st = try_unit(c, s, DTYPE_BF16);
     if (st) {
@@ -328,6 +348,12 @@ static state *state_of(gemm_context *c)
     return s;
 }
 
+static int unit_of(gemm_context *c)
+{
+    const state *s = state_of(c);
+    return s ? s->unit : MATRIX_NONE;
+}
+
 const char *gemm_matrix_unit(gemm_context *c, const char **why)
 {
     const state *s = state_of(c);
@@ -337,8 +363,7 @@ const char *gemm_matrix_unit(gemm_context *c, const char **why)
 
 int gemm_matrix_number(gemm_context *c, int *lanes)
 {
-    const state *s = state_of(c);
-    const int unit = s ? s->unit : MATRIX_NONE;
+    const int unit = unit_of(c);
     *lanes = units[unit].lanes;
     return unit;
 }
