@@ -61,6 +61,9 @@ int net_algorithm_has(net_algorithm a, net_kind kind);
 const char *net_algorithm_reason(net_algorithm a);
 const char *net_kind_name(net_kind kind);
 
+/* A share of `direct` is cut into so many pieces, or fewer, so that none is smaller. */
+enum { NET_DIRECT_PIECES = 32, NET_DIRECT_SMALLEST = 32 << 10 };
+
 /* ---- messages --------------------------------------------------------------------------- */
 
 /* Elements [from, from + count) of x. */

@@ -22,7 +22,7 @@
 
 #include <stdlib.h>
 
-enum { DEPTH = 4, PIECES = 32, SMALLEST = 32 << 10 };
+enum { DEPTH = 4 };
 
 typedef struct slot {               /* what is under way of one piece and one peer */
     net_request *given, *taken;     /* towards the sum: to its owner, from others  */
@@ -146,8 +146,8 @@ static gt_status land(direct *d)
 static uint64_t pieces_of(const net_task *t)
 {
     const uint64_t largest = net_task_largest(t), bytes = largest * t->grain;
-    const uint64_t by_size = net_task_pieces(t, largest), small = bytes / SMALLEST;
-    const uint64_t wanted = small < PIECES ? small : PIECES;
+    const uint64_t by_size = net_task_pieces(t, largest), small = bytes / NET_DIRECT_SMALLEST;
+    const uint64_t wanted = small < NET_DIRECT_PIECES ? small : NET_DIRECT_PIECES;
     return by_size > wanted ? by_size : wanted;
 }
 

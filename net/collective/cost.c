@@ -22,6 +22,8 @@ static const double further_message = 0.5;
 /* More bytes than that do not go at once: the receiver says first that they may come. Algorithms that post receives
  * ahead do not wait for it. */
 static const double at_once = 32.0 * 1024.0;
+/* Seconds of a processor for a message's way out of a rank, or into it. */
+static const double handling = 1e-6;
 /* What goes through scratch memory instead of being added as it comes: as much again as adding,
  * twice. */
 static const double scratch_passes = 2.0;
@@ -170,7 +172,9 @@ static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
             most = fmax(most, crossing / host_wire(m, i));
     }
     free(share);
-    const double round = alpha * (1.0 + further_message * (p - 2));
+    /* The pieces of all peers' shares: their latencies overlap, their handling does not. */
+    const double pieces = fmin(fmax(floor(n / p / NET_DIRECT_SMALLEST), 1.0), NET_DIRECT_PIECES);
+    const double round = alpha * (1.0 + further_message * (p - 2)) + 2.0 * handling * (pieces - 1.0) * (p - 1);
     return most + (kind == NET_OP_ALL_REDUCE ? 2.0 : 1.0) * round;
 }
 
