@@ -293,7 +293,7 @@ static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_
 static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at, uint64_t count)
 {
     mail back = { 0 };
-    uint64_t cut[NET_BOARD_RANKS], n[NET_BOARD_RANKS];
+    uint64_t cut[NET_BOARD_RANKS] = { 0 }, n[NET_BOARD_RANKS] = { 0 };
     for (int i = 0; i < t->size; i++) {
         part_of(t, count, i, &cut[i], &n[i]);
         cut[i] += at;
@@ -336,7 +336,7 @@ static gt_status message_scatter(net_task *t)
     gt_status st = net_group_scratch(t->group, (size_t)t->size * (size_t)(largest < most ? largest : most) * t->grain,
                                      &scratch);
     for (uint64_t at = 0; !st && at < largest; at += most) {
-        uint64_t cut[NET_BOARD_RANKS], n[NET_BOARD_RANKS];
+        uint64_t cut[NET_BOARD_RANKS] = { 0 }, n[NET_BOARD_RANKS] = { 0 };
         for (int i = 0; i < t->size; i++) {
             n[i] = piece_of(t, i, at, most);
             cut[i] = n[i] ? t->begin[i] + at : 0;
