@@ -76,8 +76,10 @@
 #ifndef AHEAD
 #ifdef MMA_XMX
 #define AHEAD 0
+#elif MMA_UNIT == MMA_SYNC
+#define AHEAD (HEAD < 128)
 #else
-#define AHEAD (HEAD <= 64 || (MMA_UNIT != MMA_WMMA11 && MMA_UNIT != MMA_WMMA12))
+#define AHEAD (HEAD <= 64 || MMA_UNIT == MMA_MFMA)
 #endif
 #endif
 /* The same of attention_matrix_dq. */

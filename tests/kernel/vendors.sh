@@ -4,12 +4,17 @@
 #
 #   amd     clang-19 with ROCm's device libraries, for six generations; no spills, no scratch
 #   intel   ocloc, for Arc (dg2) and Data Center Max (pvc); no spills
-#   nvidia  clang-19 to PTX with libclc, sm_80
+#   xmx     a newer ocloc, $XMX_OCLOC, for Arc, Data Center Max and Battlemage (bmg): what multiplies by
+#           the matrix unit; no spills, and its instruction, dpas, in the assembly of each kernel
+#   nvidia  clang-19 to PTX with libclc, sm_80; where ptxas is found, on to machine code for sm_80,
+#           sm_90 and sm_120: no spills, and by nvdisasm the matrix unit's instruction, HMMA
 #   spirv   clang-15 and llvm-spirv-15 to SPIR-V, which spirv-val reads
 #
 # A compiler that is not installed leaves its targets out, in one line. Packages: clang-19
 # rocm-device-libs libclc-15 clang-15 llvm-spirv-15 spirv-tools; ocloc is downloaded and
 # unpacked into a folder of its own, for an installed one would add a platform to the machine.
+# ptxas and nvdisasm are looked for in $PTXAS and $NVDISASM, on the path, in /usr/local/cuda/bin and among
+# Python's packages (nvidia-cuda-nvcc, nvidia-cuda-nvdisasm).
 # With words given, only programs whose line contains one of them: vendors.sh norm.cl
 #
 # $BUILD is the build folder [build].
@@ -89,24 +94,77 @@ compile_intel()
     fi
 }
 
+# $XMX_OCLOC is a command: Debian 12's ocloc does not know the functions. Words in it are its arguments.
+prepare_xmx()
+{
+    [ -n "${XMX_OCLOC:-}" ] || return 1
+    export XMX_OCLOC
+    $XMX_OCLOC --help > /dev/null 2>&1
+}
+
+compile_xmx()
+{
+    local chip=$1 source=$2 out=$3 log lanes=16 assembly
+    shift 3
+    [ "$chip" = dg2 ] && lanes=8
+    mkdir -p "$out"
+    log=$(IGC_ShaderDumpEnable=1 IGC_DumpToCustomDir=$out/dump $XMX_OCLOC compile -file "$source" -device "$chip" \
+        -options "-cl-std=CL1.2 -DXMX_LANES=$lanes $*" -output k -out_dir "$out" 2>&1)
+    if [ $? != 0 ] || ! ls "$out" | grep -q bin || grep -qE 'spilled|[Bb]uild failed|error:' <<< "$log"; then
+        grep -vE '^$|Build succeeded' <<< "$log"
+        return 1
+    fi
+    for assembly in "$out"/dump/*.asm; do
+        if grep -qE "^//\.kernel ($matrix_kernels)\$" "$assembly" && ! grep -q ' dpas' "$assembly"; then
+            echo "no dpas comes of it"
+            return 1
+        fi
+    done
+}
+
+# A tool of CUDA's, by its name.
+cuda_tool()
+{
+    local folder
+    command -v "$1" && return
+    for folder in /usr/local/cuda/bin $(python3 -c 'import glob, site
+print(*[f for s in site.getsitepackages() for f in glob.glob(s + "/nvidia/*/bin")])' 2> /dev/null); do
+        [ -x "$folder/$1" ] && echo "$folder/$1" && return
+    done
+}
+
 prepare_nvidia()
 {
-    command -v clang-19 > /dev/null && [ -f /usr/lib/clc/nvptx64--nvidiacl.bc ]
+    command -v clang-19 > /dev/null && [ -f /usr/lib/clc/nvptx64--nvidiacl.bc ] || return 1
+    ptxas=${PTXAS:-$(cuda_tool ptxas)} nvdisasm=${NVDISASM:-$(cuda_tool nvdisasm)}
+    export ptxas nvdisasm
+    [ -n "$ptxas" ] || echo "vendors: there is no ptxas; NVIDIA's kernels are compiled to PTX alone"
 }
 
 compile_nvidia()
 {
-    local chip=$1 source=$2 out=$3
+    local chip=$1 source=$2 out=$3 log
     shift 3
     clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target nvptx64-nvidia-nvcl \
-        -Xclang -target-cpu -Xclang "$chip" -Xclang -mlink-builtin-bitcode \
+        -Xclang -target-cpu -Xclang "${chip/120/90}" -Xclang -mlink-builtin-bitcode \
         -Xclang /usr/lib/clc/nvptx64--nvidiacl.bc -Wno-linker-warnings -D__NV_CL_C_VERSION=120 -fgnu-keywords \
         -O3 -S "$@" "$source" -o "$out" || return 1
     if grep -qE "entry ($matrix_kernels)\(" "$out" && ! grep -q 'mma\.sync' "$out"; then
         echo "no mma.sync comes of it"
         return 1
     fi
-    grep -q '\.entry' "$out"
+    grep -q '\.entry' "$out" || return 1
+    [ -n "$ptxas" ] || return 0
+    log=$("$ptxas" -arch "$chip" -v "$out" -o "$out.cubin" 2>&1) || { echo "$log"; return 1; }
+    if grep -qE '[1-9][0-9]* bytes spill' <<< "$log"; then
+        grep -B1 -A1 -E '[1-9][0-9]* bytes spill' <<< "$log"
+        return 1
+    fi
+    if [ -n "$nvdisasm" ] && grep -qE "entry ($matrix_kernels)\(" "$out" \
+        && ! "$nvdisasm" "$out.cubin" | grep -q HMMA; then
+        echo "no HMMA comes of it"
+        return 1
+    fi
 }
 
 prepare_spirv()
@@ -144,7 +202,7 @@ compile()
 
 touch "$work/passed" "$work/failed"
 
-targets=
+targets= ptxas=
 add_targets()
 {
     local vendor=$1
@@ -159,7 +217,8 @@ add_targets()
 }
 add_targets amd gfx906 gfx90a gfx942 gfx1030 gfx1100 gfx1201
 add_targets intel dg2 pvc
-add_targets nvidia sm_80
+add_targets xmx dg2 pvc bmg
+add_targets nvidia sm_80 sm_90 sm_120
 add_targets spirv spirv
 if [ -z "$targets" ]; then
     echo "0 passed, 0 failed"
@@ -167,7 +226,7 @@ if [ -z "$targets" ]; then
 fi
 
 export work matrix_kernels
-export -f compile compile_amd compile_intel compile_nvidia compile_spirv
+export -f compile compile_amd compile_intel compile_xmx compile_nvidia compile_spirv
 number=0
 while read -r who intel more_intel file options; do
     if [ $# -gt 0 ]; then
@@ -183,9 +242,15 @@ while read -r who intel more_intel file options; do
     for target in $targets; do
         vendor=${target%%:*}
         [ "$who" = one ] && [ "$vendor" = "$before" ] && continue
+        # Without ptxas all of NVIDIA's chips are given nearly the same PTX.
+        [ "$vendor:$before:$ptxas" = nvidia:nvidia: ] && continue
         before=$vendor
         more=
-        if [ "$vendor" = intel ]; then
+        case $vendor:$file in
+        xmx:*matrix*) ;;
+        xmx:*) continue ;;
+        esac
+        if [ "$vendor" = intel ] || [ "$vendor" = xmx ]; then
             [ "$intel" = no ] && continue
             [ "$more_intel" = - ] || more=" $more_intel"
         fi
