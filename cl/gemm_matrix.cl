@@ -185,6 +185,12 @@ static ushort8 rest8(float8 x)
         const uint behind_ = (at) + rows_ * (uint)(ld) * (uint)sizeof(ab_t);               \
         part[f_] = *(__global const part_t *)((__global const char *)(p) + behind_);       \
     }
+/* Intel's compiler has no registers left for a second loop. */
+#ifdef MMA_XMX
+#define WHOLE_APART 0
+#else
+#define WHOLE_APART 1
+#endif
 
 /* Puts HIGH or LOW of it into local memory, k together. */
 #define KEEP_PART(to, factor, block, by_k, part, OF)                                       \
@@ -306,7 +312,7 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     const size_t c_start = which * stride_c;
     const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
-    const int whole = IS_WHOLE(BLOCK_M, A_BY_K, lda, m0, M, K, a_aligned)
+    const int whole = WHOLE_APART && IS_WHOLE(BLOCK_M, A_BY_K, lda, m0, M, K, a_aligned)
                       && IS_WHOLE(BLOCK_N, B_BY_K, ldb, n0, N, K, b_aligned);
     uint a_at = AT_OF(BLOCK_M, A_BY_K, lda), b_at = AT_OF(BLOCK_N, B_BY_K, ldb);
     __local ushort *as = (__local ushort *)room;

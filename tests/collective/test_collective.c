@@ -463,6 +463,49 @@ static void ranks_that_share_memory_sum_on_a_board(void)
     CHECK_OK(ranks_run(2, "transport=shm fault=delay=100us", board_body, &no));
 }
 
+/* What rank `rank` adds at i: of many magnitudes, so that another order of sums has other bits. */
+static float part_of_sum(int rank, int64_t i)
+{
+    const uint32_t mixed = (uint32_t)(i * 8 + rank + 1) * 2654435761u;
+    return ldexpf((float)(mixed >> 8) - 0x1p23f, (int)(mixed & 15) - 30);
+}
+
+/* On the board, by messages, and by those that are lent where they lie: a sum is that of the ranks in their order. */
+static gt_status order_body(net_comm *c, void *context)
+{
+    enum { LONGEST = 1500000 };
+    static const int64_t lengths[] = { 100, 5000, 200000, 700000, LONGEST };
+    const net_collective_options exchange = { .algorithm = "exchange" };
+    const int rank = net_comm_rank(c), size = net_comm_size(c);
+    void *own;
+    (void)context;
+    gt_status st = net_comm_memory(c, LONGEST * sizeof(float), &own);
+    float *x = own;
+    for (size_t n = 0; !st && n < sizeof lengths / sizeof *lengths; n++) {
+        for (int64_t i = 0; i < lengths[n]; i++)
+            x[i] = part_of_sum(rank, i);
+        st = net_all_reduce(net_group_world(c), x, (size_t)lengths[n], NET_F32, &exchange);
+        for (int64_t i = 0; !st && i < lengths[n]; i++) {
+            float want = part_of_sum(0, i);
+            for (int r = 1; r < size; r++)
+                want += part_of_sum(r, i);
+            if (memcmp(&x[i], &want, sizeof want))
+                st = gt_fail(GT_MISMATCH, "element %lld of %lld is %g, not %g", (long long)i, (long long)lengths[n],
+                             (double)x[i], (double)want);
+        }
+    }
+    net_comm_memory_free(c, own);
+    return st;
+}
+
+static void sums_of_any_length_are_made_in_the_order_of_ranks(void)
+{
+    for (int size = 2; size <= 4; size++) {
+        CHECK_OK(ranks_run(size, "transport=shm", order_body, NULL));
+        CHECK_OK(ranks_run(size, "transport=tcp", order_body, NULL));
+    }
+}
+
 /* Two threads of a rank, a group each, at the same time. */
 typedef struct busy {
     net_group *g;
@@ -794,6 +837,7 @@ const check_case check_cases[] = {
     CASE(sums_of_reals_have_the_same_bits_on_all_ranks_and_in_all_runs),
     CASE(groups_of_some_ranks_sum_beside_the_world),
     CASE(ranks_that_share_memory_sum_on_a_board),
+    CASE(sums_of_any_length_are_made_in_the_order_of_ranks),
     CASE(groups_of_the_same_ranks_work_at_the_same_time),
     CASE(started_operations_run_in_order_beside_blocking_ones),
     CASE(ranks_that_disagree_are_told_so_by_name),
