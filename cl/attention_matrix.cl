@@ -41,7 +41,8 @@
 #define IS_GRADIENT 0
 #endif
 
-#if MMA_UNIT != MMA_NONE && STORE != 0
+/* Arc's registers hold no wider heads than of 80 columns: nothing is here for them. */
+#if MMA_UNIT != MMA_NONE && STORE != 0 && (MMA_UNIT != MMA_DPAS8 || HEAD <= 80)
 
 /* What registers hold: those of MFMA are twice as many, WMMA's factors twice as large on RDNA 3, and a sub-group of XMX
  * has twice as many of a result a lane. */

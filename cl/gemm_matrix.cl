@@ -46,6 +46,10 @@
 #include "mma.clh"
 
 /* For programs that are compiled for chips which are not there: what host/gemm/gemm_matrix.c gives by units. */
+#if defined(LARGE) && defined(BF16X3) && MMA_UNIT == MMA_DPAS8
+#undef LARGE
+#define SMALL
+#endif
 #if defined(LARGE) && defined(MMA_XMX)
 #define MMA_M 2
 #define WAVES_M 4
@@ -55,7 +59,7 @@
 #define MMA_N 2
 #define WAVES_N (64 / (2 * MMA_COLUMNS))
 #endif
-#if defined(LARGE) && defined(BF16X3)
+#if defined(LARGE) && (defined(BF16X3) || MMA_UNIT == MMA_DPAS8)
 #define SLICE 16
 #elif defined(SMALL) && defined(BF16X3)
 #define SLICE (MMA_LANES <= 16 ? 16 : 32)

@@ -33,8 +33,11 @@ int attention_matrix_can(const attention_how *how)
 {
     const int D = how->s->D;
     int lanes;
-    return kernel_set_storage(how->kernels) != DTYPE_F32 && D % TILE == 0 && D <= ATTENTION_MATRIX_HEAD
-           && !(how->drop && how->drop->p > 0.0f) && how->gemm && gemm_matrix_number(how->gemm, &lanes);
+    if (kernel_set_storage(how->kernels) == DTYPE_F32 || D % TILE || D > ATTENTION_MATRIX_HEAD
+        || (how->drop && how->drop->p > 0.0f) || !how->gemm)
+        return 0;
+    const int unit = gemm_matrix_number(how->gemm, &lanes);
+    return unit && (unit != MATRIX_DPAS8 || D <= ATTENTION_MATRIX_ARC_HEAD);
 }
 
 /* As the kernel file has it for those who tell it nothing; here it is told. */

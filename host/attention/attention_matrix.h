@@ -10,7 +10,8 @@
 
 #include "host/attention/attention.h"
 
-enum { ATTENTION_MATRIX_HEAD = 128 };
+/* Of units with sub-groups of 8, Intel's Arc, whose registers hold less, up to ATTENTION_MATRIX_ARC_HEAD. */
+enum { ATTENTION_MATRIX_HEAD = 128, ATTENTION_MATRIX_ARC_HEAD = 80 };
 
 /* 1 if this shape is for it, and the device has a unit that multiplied rightly. */
 int attention_matrix_can(const attention_how *how);
