@@ -65,12 +65,9 @@ static gt_status check_heads(const kernel_set *k, const kernel_attention_shape *
                    what, (long long)h->first, h->stride);
 }
 
-gt_status kernel_attention_check(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
+gt_status kernel_attention_sizes(const kernel_attention_shape *s)
 {
     assert(s->D > 0 && s->H > 0 && s->KV > 0 && s->window >= 0);
-    if ((s->window || s->starts) && (!s->causal || s->lengths))
-        return gt_fail(GT_UNSUPPORTED, "cannot attend within a window or documents unless attention is causal and "
-                                       "sequences have no padding");
     if (s->H % s->KV)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot attend with %d heads of queries to %d of keys: the first must be"
@@ -81,17 +78,26 @@ gt_status kernel_attention_check(const kernel_set *k, const kernel_attention_sha
                        "cannot attend with heads of %d: at most %d are supported; use"
                        " more heads",
                        s->D, MOST_HEAD);
+    return kernel_fits("attention rows", (int64_t)s->B * s->H * s->T);
+}
+
+gt_status kernel_attention_check(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
+{
+    gt_status st = kernel_attention_sizes(s);
+    if (st)
+        return st;
+    if ((s->window || s->starts) && (!s->causal || s->lengths))
+        return gt_fail(GT_UNSUPPORTED, "cannot attend within a window or documents unless attention is causal and "
+                                       "sequences have no padding");
     if (!k->cpu && k->info->max_group < 256)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot attend on device '%s': it allows work-groups of %zu,"
                        " 256 are needed",
                        k->info->id, k->info->max_group);
-    gt_status st = check_heads(k, s, &in->q, "q");
+    st = check_heads(k, s, &in->q, "q");
     if (!st)
         st = check_heads(k, s, &in->k, "k");
-    if (!st)
-        st = check_heads(k, s, &in->v, "v");
-    return st ? st : kernel_fits("attention rows", (int64_t)s->B * s->H * s->T);
+    return st ? st : check_heads(k, s, &in->v, "v");
 }
 
 /* Rows a CPU work-item owns: the most that still gives every core four of them. */

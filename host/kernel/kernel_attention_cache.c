@@ -39,7 +39,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
     kernel_args_push(&attend, dev_arg_buffer(values));
     kernel_args_push(&attend, dev_arg_buffer(out));
     dev_program *p;
-    gt_status st = kernel_attention_check(k, s, in);
+    gt_status st = kernel_attention_sizes(s);
     if (!st)
         st = kernel_program(&p, k, &kernel_attention_cache_family, 0);
     if (!st)

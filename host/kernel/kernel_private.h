@@ -55,6 +55,9 @@ struct kernel_set {
 /* A variant of a family's program, built if it is not yet. It stays the set's. */
 gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *family, int variant);
 
+/* What every kernel of attention asks of heads and rows, those that attend to a cache, too. */
+gt_status kernel_attention_sizes(const kernel_attention_shape *s);
+
 /* Appends one launch of `name` of the first variant; the grid's group size must be k->group in dimension 0. */
 gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, dev_grid grid,
                         const dev_arg *args, int count);
