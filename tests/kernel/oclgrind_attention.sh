@@ -6,5 +6,6 @@
 . "$(dirname "$0")/oclgrind_checks.sh"
 
 watch gpu tests/attention/test_attention -- --data-races
-watch gpu tests/attention/test_attention_matrix -- --data-races
+# Sub-groups of 8 by software want more local memory than 32 KiB.
+watch gpu tests/attention/test_attention_matrix -- --data-races --local-mem-size 65536
 close_watch
