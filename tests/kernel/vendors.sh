@@ -15,7 +15,8 @@
 # unpacked into a folder of its own, for an installed one would add a platform to the machine.
 # ptxas and nvdisasm are looked for in $PTXAS and $NVDISASM, on the path, in /usr/local/cuda/bin and among
 # Python's packages (nvidia-cuda-nvcc, nvidia-cuda-nvdisasm).
-# With words given, only programs whose line contains one of them: vendors.sh norm.cl
+# With words given, only programs whose line contains one of them: vendors.sh norm.cl. Without, all but those
+# of the matrix units, which vendors_matrix.sh has: together they would take a quarter of an hour.
 #
 # $BUILD is the build folder [build].
 # Exit 0 when all passed, 77 when no compiler is there.
@@ -68,17 +69,22 @@ compile_amd()       # chip source output options
 prepare_intel()
 {
     root=${GT_VENDORS:-${XDG_CACHE_HOME:-$HOME/.cache}/geartrain/vendors}/intel
-    if [ ! -x "$root/usr/bin/ocloc" ]; then
-        command -v dpkg > /dev/null || return 1
-        mkdir -p "$root" "$work/packages"
-        (cd "$work/packages" && apt-get download intel-opencl-icd libigc1 libigdfcl1 \
-            libopencl-clang14 libllvmspirvlib14 libigdgmm12) > "$work/download.log" 2>&1 || return 1
-        for package in "$work"/packages/*.deb; do
-            dpkg -x "$package" "$root" || return 1
-        done
-    fi
+    mkdir -p "$root" || return 1
+    (flock 9 && unpack_intel) 9> "$root.lock" || return 1       # vendors_matrix.sh may want it at the same time
     export root
     LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu "$root/usr/bin/ocloc" --help > /dev/null 2>&1
+}
+
+unpack_intel()
+{
+    [ ! -x "$root/usr/bin/ocloc" ] || return 0
+    command -v dpkg > /dev/null || return 1
+    mkdir -p "$work/packages"
+    (cd "$work/packages" && apt-get download intel-opencl-icd libigc1 libigdfcl1 \
+        libopencl-clang14 libllvmspirvlib14 libigdgmm12) > "$work/download.log" 2>&1 || return 1
+    for package in "$work"/packages/*.deb; do
+        dpkg -x "$package" "$root" || return 1
+    done
 }
 
 compile_intel()
@@ -235,6 +241,8 @@ while read -r who intel more_intel file options; do
             [[ "$file $options" == *"$word"* ]] && wanted=1
         done
         [ $wanted = 1 ] || continue
+    elif [[ "$file" == *matrix* ]]; then
+        continue
     fi
     number=$((number + 1))
     "$list" "$file" > "$work/$number.cl" || exit 1
