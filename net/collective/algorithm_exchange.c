@@ -276,7 +276,7 @@ static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_
     unsigned char *x = t->x + cut[t->rank] * t->grain;
     gt_status st = GT_OK;
     for (int i = 0; !st && i < t->size; i++) {
-        unsigned char *place = scratch + (size_t)i * (size_t)n * t->grain;
+        unsigned char *place = scratch ? scratch + (size_t)i * (size_t)n * t->grain : NULL; /* two ranks have none */
         posts[i] = i == t->rank ? x : place;
         if (i == t->rank)
             continue;
@@ -287,7 +287,7 @@ static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_
     }
     if (!st)
         st = t->size == 2 ? all_of(t, m.in) : add_lent(t, x, posts, n, m.in);
-    return st ? st : all_of(t, m.out);  /* what comes back is for the same elements */
+    return st ? st : all_of(t, m.out); /* what comes back is for the same elements */
 }
 
 static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at, uint64_t count)
