@@ -54,10 +54,21 @@ stop_all()
     wait
 }
 
+# What failed once more, where the end of a long output is all that is read.
+show_broken()
+{
+    [ -n "$broken" ] || return
+    for name in $broken; do
+        printf '\n---- %s:\n' "$name"
+        grep -v '^$' "$logs/$name.log" 2>&1 | tail -n 25
+    done
+    printf '\nfailed:%s\n' "$broken"
+}
+
 close()
 {
     finish
-    [ -z "$broken" ] || printf '\nfailed:%s\n' "$broken"
+    show_broken
     printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
     [ "$failed" -eq 0 ]
     exit
