@@ -132,7 +132,7 @@ static gt_status load_model(model_config *out)
 
 static gt_status tune_gemm(dev_device *d, dtype storage)
 {
-    bench_products products = { 0 };
+    graph_product_list products = { 0 };
     model_config c;
     const bench_tune_options options = {
         .engine = strcmp(o.engine, "auto") ? o.engine : NULL,
@@ -148,7 +148,7 @@ static gt_status tune_gemm(dev_device *d, dtype storage)
         for (int i = 0; !st && i < 3; i++) {
             desc.trans_a = layouts[i].a;
             desc.trans_b = layouts[i].b;
-            bench_products_add(&products, &desc);
+            graph_product_list_add(&products, &desc);
         }
     }
     if (!o.shapes)
@@ -158,7 +158,7 @@ static gt_status tune_gemm(dev_device *d, dtype storage)
                                o.recompute);
     if (!st)
         st = bench_tune(d, &products, &options);
-    bench_products_release(&products);
+    graph_product_list_release(&products);
     return st;
 }
 

@@ -16,56 +16,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static double flops_of(const gemm_desc *g)
-{
-    return 2.0 * g->M * g->N * g->K;
-}
-
-void bench_products_add(bench_products *p, const gemm_desc *g)
-{
-    for (int i = 0; i < p->count; i++) {
-        const gemm_desc *o = &p->item[i].g;
-        if (o->M == g->M && o->N == g->N && o->K == g->K && o->trans_a == g->trans_a && o->trans_b == g->trans_b
-            && o->a_type == g->a_type && o->b_type == g->b_type && o->c_type == g->c_type) {
-            p->item[i].times++;
-            return;
-        }
-    }
-    bench_product *grown = realloc(p->item, ((size_t)p->count + 1) * sizeof *grown);
-    p->failed |= !grown;
-    if (!grown)
-        return;
-    p->item = grown;
-    grown[p->count++] = (bench_product){ *g, 1 };
-}
-
-static void note(void *context, const gemm_desc *g)
-{
-    bench_products_add(context, g);
-}
-
-gt_status bench_products_of(bench_products *p, const model_config *c, dtype storage, int B, int T, int recompute)
+gt_status bench_products_of(graph_product_list *p, const model_config *c, dtype storage, int B, int T, int recompute)
 {
     graph *g = NULL;
     gt_status st = graph_create(&g, storage, B, T);
     if (!st)
         st = model_build_loss(g, c, 1, recompute);
     if (!st)
-        graph_products(g, note, p);
+        graph_product_list_take(p, g);
     graph_release(g);
     return st;
-}
-
-void bench_products_release(bench_products *p)
-{
-    free(p->item);
-}
-
-static int by_cost(const void *a, const void *b)
-{
-    const bench_product *x = a, *y = b;
-    const double left = x->times * flops_of(&x->g), right = y->times * flops_of(&y->g);
-    return (left < right) - (left > right);
 }
 
 static void note_skipped(void *context, const gemm_trial *t)
@@ -74,7 +34,7 @@ static void note_skipped(void *context, const gemm_trial *t)
         json_array_append_new(context, json_pack("{s:s, s:s}", "variant", t->variant, "why", t->why));
 }
 
-static void show(const bench_product *p, const gemm_tune_result *r, json_t *skipped, int json)
+static void show(const graph_product *p, const gemm_tune_result *r, json_t *skipped, int json)
 {
     const char layout[3] = { p->g.trans_a ? 'T' : 'N', p->g.trans_b ? 'T' : 'N', '\0' };
     const double rate = 2e-9 * r->M * r->N * r->K;
@@ -98,7 +58,7 @@ static void show(const bench_product *p, const gemm_tune_result *r, json_t *skip
 }
 
 /* Of one product; what it takes scaled from what was measured, with and without tuning. */
-static gt_status tune_one(gemm_context *c, const bench_product *p, const bench_tune_options *o, double seconds,
+static gt_status tune_one(gemm_context *c, const graph_product *p, const bench_tune_options *o, double seconds,
                           double took[2])
 {
     const gemm_tune_limits limits = { seconds, o->variants };
@@ -109,7 +69,7 @@ static gt_status tune_one(gemm_context *c, const bench_product *p, const bench_t
     gt_status st = gemm_tune(c, &p->g, o->engine, &limits, note_skipped, skipped, &r);
     took[0] = took[1] = 0.0;
     if (!st && r.engine) {
-        const double scale = p->times * flops_of(&p->g) / (2.0 * r.M * r.N * r.K);
+        const double scale = graph_product_flops(p) / (2.0 * r.M * r.N * r.K);
         took[0] = scale * r.usual_s;
         took[1] = scale * r.variant_s;
         show(p, &r, skipped, o->json);
@@ -118,7 +78,7 @@ static gt_status tune_one(gemm_context *c, const bench_product *p, const bench_t
     return st;
 }
 
-gt_status bench_tune(dev_device *d, bench_products *p, const bench_tune_options *o)
+gt_status bench_tune(dev_device *d, graph_product_list *p, const bench_tune_options *o)
 {
     gemm_context *c = NULL;
     double left = 0.0, sum[2] = { 0.0, 0.0 };
@@ -127,15 +87,15 @@ gt_status bench_tune(dev_device *d, bench_products *p, const bench_tune_options 
     gt_status st = gemm_context_create(&c, d, NULL);
     const char *file = st ? NULL : gemm_tuning_file(c);
     const uint64_t start = gt_now_ns();
-    qsort(p->item, (size_t)p->count, sizeof *p->item, by_cost);
+    graph_product_list_sort(p);
     for (int i = 0; i < p->count; i++)
-        left += p->item[i].times * flops_of(&p->item[i].g);
+        left += graph_product_flops(&p->item[i]);
     if (!st && !o->json)
         printf("# %s, %s: within %g s, at most %d variants a product; all equal the default's result, bit for bit\n"
                "     M      N      K      times engine    default     tuned  ratio  tried variant\n",
                dev_info_of(d)->name, dtype_name(p->count ? p->item[0].g.a_type : DTYPE_F32), o->seconds, o->variants);
     for (int i = 0; !st && i < p->count; i++) {
-        const double cost = p->item[i].times * flops_of(&p->item[i].g);
+        const double cost = graph_product_flops(&p->item[i]);
         const double rest = o->seconds - (double)(gt_now_ns() - start) * 1e-9;
         double took[2];
         st = tune_one(c, &p->item[i], o, rest > 0.0 ? 0.5 * rest * (cost / left + 1.0 / (p->count - i)) : 0.0, took);

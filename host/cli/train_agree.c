@@ -19,7 +19,8 @@ static int may_differ(const char *name)
     static const char *const names[] = {
         "model",   "data",  "eval-data",     "tokenizer",     "from",          "out",
         "devices", "ranks", "plan",          "transport",     "net",           "print-config",
-        "gemm",    "json",  "chat-template", "sample-prompt", "sample-tokens", "sample-temperature"
+        "gemm",    "json",  "chat-template", "sample-prompt", "sample-tokens", "sample-temperature",
+        "tune"
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))

@@ -116,6 +116,7 @@ static const gt_option last[] = {
     { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights", &train_set.precision, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 1, NULL },
     { "gemm", 0, GT_CHOICE, cli_engines, "engine", &train_set.gemm, 1, NULL },
+    { "tune", 0, GT_CHOICE, "auto|on|off", "products tuned between steps; auto: on GPUs", &train_set.tune, 1, NULL },
     { .group = "Evaluation, checkpoints, output" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
     { "eval-batches", 0, GT_U64, "N", "validation on N x --batch sequences, 0: all", &train_set.eval_batches, 1, NULL },
@@ -262,7 +263,7 @@ void train_settings_default(void)
     o->schedule = "cosine";
     o->precision = dtype_name(DTYPE_F32);
     o->optimizer = optim_rule_name(optim_rules[0]);
-    o->gemm = o->bits = o->data_of.format = "auto";
+    o->gemm = o->tune = o->bits = o->data_of.format = "auto";
     o->documents = "across";
     o->rows = "packed";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";

@@ -19,7 +19,7 @@ enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at mo
 
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
-    const char *precision, *optimizer, *gemm, *bits, *sample_prompt;
+    const char *precision, *optimizer, *gemm, *tune, *bits, *sample_prompt;
     const char *documents, *rows, *task;
     int pairs, whole_words;
     int labelled;                       /* documents must have labels: not an option; of the task */

@@ -176,10 +176,22 @@ static void tell_best(const train *t)
                 (unsigned long long)b->step, o->out);
 }
 
+static void tell_tuned(const train *t)
+{
+    const train_tuned r = train_tuned_of(t);
+    if (!r.trials)
+        return;
+    fprintf(stderr, "tuned   %d product%s between steps, in %.1f s", r.products, r.products == 1 ? "" : "s", r.seconds);
+    if (r.faster)
+        fprintf(stderr, ": %.3g ms a micro-batch instead of %.3g", r.tuned_s * 1e3, r.usual_s * 1e3);
+    fprintf(stderr, "%s\n", r.over ? "" : "; the next run goes on with the others");
+}
+
 static void end_run(const train_view *v, train *t)
 {
     char text[32];
     train_view_compare(v, stderr);
+    tell_tuned(t);
     train_show_rounding(v, t);
     train_show_sources(train_loader(t), train_loader(t)->split, train_samples_done(t));
     tell_best(t);
@@ -342,6 +354,12 @@ static int was_paused(void)
     return paused;
 }
 
+/* A CPU's libraries are not ours to tune, and compiling takes from what it computes with. */
+static int tunes(const dev_device *d)
+{
+    return !strcmp(o->tune, "on") || (!strcmp(o->tune, "auto") && dev_info_of(d)->kind == DEV_GPU);
+}
+
 /* From a plan to the end, or to where work must move: then *again, and a checkpoint to go on from. */
 static gt_status follow_plan(const run_context *x, const run_plan *plan, const gt_text *why, int *again)
 {
@@ -366,6 +384,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     options.val_bytes = x->token_bytes;
     options.val_ids = x->token_ids;
     options.peak_flops = x->peak_flops;
+    options.tune = tunes(x->device) ? 0.05 : 0.0;
     options.resume |= x->again;
     options.elastic = net_elastic();
     options.image = image;

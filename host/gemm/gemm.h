@@ -155,6 +155,8 @@ typedef struct gemm_trial {
     const char *why;                /* this is why: it cannot be built, or is wrong         */
 } gemm_trial;
 
+typedef void gemm_tune_each(void *context, const gemm_trial *trial);
+
 typedef struct gemm_tune_result {
     const char *engine;             /* NULL: this product has no kernel that can be tuned   */
     int M, N, K;                    /* of what was measured: g's own sizes, or smaller      */
@@ -171,7 +173,19 @@ typedef struct gemm_tune_result {
  * where there was one. `each`, which may be NULL, is given every trial.
  * GT_MISUSE for an engine that is not known · GT_NUMERIC if what ships is wrong · GT_INTERRUPTED */
 gt_status gemm_tune(gemm_context *c, const gemm_desc *g, const char *engine, const gemm_tune_limits *limits,
-                    void (*each)(void *context, const gemm_trial *trial), void *context, gemm_tune_result *out);
+                    gemm_tune_each *each, void *context, gemm_tune_result *out);
+
+/* The same beside other work on the device, a trial now and then, for the engine that has been chosen for g: it stays
+ * chosen. Only variants count that take no more launches and scratch memory than the usual one, so that lists that
+ * multiply g can be made again where they stand. *out NULL: the engine's kernel cannot be tuned, or is for products
+ * of g's class. The context must outlive the tuner. */
+typedef struct gemm_tuner gemm_tuner;
+gt_status gemm_tuner_create(gemm_tuner **out, gemm_context *c, const gemm_desc *g, const gemm_tune_limits *limits);
+/* Builds and times one variant, and waits for the device; the first time the usual one. *over: it was the last, what
+ * was found is in *result and kept as gemm_tune() keeps it. What fails ends the tuning, and nothing else. */
+gt_status gemm_tuner_try(gemm_tuner *t, int *over, gemm_tune_result *result);
+void gemm_tuner_release(gemm_tuner *t);            /* takes NULL */
+
 /* The file in which this device's tunings are kept; NULL: they are not kept. The context's. */
 const char *gemm_tuning_file(gemm_context *c);
 

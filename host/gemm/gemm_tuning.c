@@ -159,6 +159,14 @@ void gemm_tuned(gemm_context *c, const gemm_tunable *tunable, const gemm_desc *g
     tunable->usual(c, g, out);
 }
 
+int gemm_is_tuned(gemm_context *c, const gemm_tunable *tunable, const gemm_desc *g)
+{
+    const gemm_tuning *t = tuning_of(c);
+    char class_name[CLASS_CHARS];
+    class_of(class_name, c, g);
+    return t && find(t, class_name, tunable);
+}
+
 int gemm_tuned_alike(gemm_context *c, const gemm_tunable *tunable, const gemm_desc *g, int i, gemm_variant *out)
 {
     const gemm_tuning *t = tuning_of(c);

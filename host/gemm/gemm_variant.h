@@ -58,13 +58,10 @@ void gemm_tuning_release(gemm_tuning *t);       /* takes NULL */
 void gemm_tuned(gemm_context *c, const gemm_tunable *t, const gemm_desc *g, gemm_variant *out);
 /* The variants that are known for products of this kind, its types and transposes, of other sizes: 0, 1, ... */
 int gemm_tuned_alike(gemm_context *c, const gemm_tunable *t, const gemm_desc *g, int i, gemm_variant *out);
+/* 1 if a variant is known for its class, the usual one perhaps. */
+int gemm_is_tuned(gemm_context *c, const gemm_tunable *t, const gemm_desc *g);
 /* Remembers a variant for the class of g, now and in the cache folder. */
 gt_status gemm_tuning_keep(gemm_context *c, const gemm_tunable *t, const gemm_desc *g, const gemm_variant *v,
                            double seconds);
-
-/* The search itself, for the product of g's class: see gemm_tune() in gemm.h, whose parts these are. */
-gt_status gemm_tune_search(gemm_context *c, const gemm_tunable *t, const gemm_desc *g, const gemm_tune_limits *limits,
-                           void (*each)(void *context, const gemm_trial *trial), void *context, gemm_variant *best,
-                           gemm_tune_result *out);
 
 #endif

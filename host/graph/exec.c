@@ -83,7 +83,7 @@ static int list_of_program(const exec *e, exec_program program)
     return program == EXEC_FORWARD ? 0 : program == EXEC_WEIGHT_GRAD ? 2 : 1;
 }
 
-static gt_status set_add(exec *e, int list, int add)
+gt_status exec_set_add(exec *e, int list, int add)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && add != e->add[list] && i < e->slot_count; i++) {
@@ -99,13 +99,13 @@ gt_status exec_add(exec *e, int add)
 {
     gt_status st = GT_OK;
     for (int list = 0; !st && list < EXEC_LISTS; list++)
-        st = set_add(e, list, add);
+        st = exec_set_add(e, list, add);
     return st;
 }
 
 gt_status exec_add_program(exec *e, exec_program program, int add)
 {
-    return set_add(e, list_of_program(e, program), add);
+    return exec_set_add(e, list_of_program(e, program), add);
 }
 
 gt_status exec_make_exchange(exec *e, const exec_exchange *x, exec_exchange_step step)

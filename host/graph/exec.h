@@ -92,6 +92,10 @@ typedef enum exec_program { EXEC_FORWARD, EXEC_BACKWARD, EXEC_INPUT_GRAD, EXEC_W
 gt_status exec_create(exec **out, const graph *g, const exec_options *options);
 /* Takes its place in the arena; call once after all execs of the arena were created. */
 gt_status exec_ready(exec *e);
+/* Makes all launches again, where products have found a faster way to be multiplied (gemm_tuner), with the same values
+ * in the same places. Nothing of the exec may be queued. *renewed 0: a product wants more scratch memory than there is,
+ * and all is as before. */
+gt_status exec_renew(exec *e, int *renewed);
 void exec_release(exec *e); /* takes NULL */
 
 /* The buffer of an input, state or activation; NULL if there is no such name. Activations

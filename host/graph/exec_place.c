@@ -235,15 +235,10 @@ static void note_gradients(exec *e, int at)
             e->done[e->g->values[n->out[j]].param] = e->launch_to[at];
 }
 
-gt_status exec_ready(exec *e)
+/* Every node's launches, into the lists. */
+static gt_status make_launches(exec *e)
 {
-    gt_status st = fill_arena(e->o.arena);
-    if (!st && e->o.passing)
-        st = fill_arena(e->o.passing);
-    if (!st)
-        st = place_values(e);
-    if (!st)
-        st = dev_list_create(&e->clears, e->o.device);
+    gt_status st = dev_list_create(&e->clears, e->o.device);
     for (int i = 0; !st && i < EXEC_LISTS; i++)
         st = dev_list_create(&e->list[i], e->o.device);
     exec_context b = exec_context_of(e);
@@ -270,5 +265,74 @@ gt_status exec_ready(exec *e)
         note_gradients(e, at);
     }
     gt_activity_end(&a);
+    return st;
+}
+
+gt_status exec_ready(exec *e)
+{
+    gt_status st = fill_arena(e->o.arena);
+    if (!st && e->o.passing)
+        st = fill_arena(e->o.passing);
+    if (!st)
+        st = place_values(e);
+    e->placed_views = e->view_count;
+    return st ? st : make_launches(e);
+}
+
+/* 1 if no node wants more scratch memory than it has. */
+static int still_fits(exec *e, gt_status *st)
+{
+    exec_context b = exec_context_of(e);
+    int fits = 1;
+    for (int at = 0; !*st && fits && at < e->count; at++) {
+        const graph_node *n = &e->g->nodes[e->order[at]];
+        uint64_t bytes = 0;
+        if (n->op->scratch)
+            *st = n->op->scratch(&b.c, n, &bytes);
+        fits = bytes <= e->areas[e->g->value_count + at].bytes;
+    }
+    return fits;
+}
+
+/* What others remember of launches by number must still be so. */
+static gt_status check_launches(const exec *e, const int *before)
+{
+    for (int at = 0; at < e->count; at++)
+        if (e->launch_to[at] != before[at])
+            return gt_fail(GT_MISMATCH, "node '%s' ended with launch %d, and with %d when launches were made again",
+                           e->g->nodes[e->order[at]].name, before[at], e->launch_to[at]);
+    return GT_OK;
+}
+
+gt_status exec_renew(exec *e, int *renewed)
+{
+    int add[EXEC_LISTS];
+    gt_status st = GT_OK;
+    *renewed = still_fits(e, &st);
+    if (st || !*renewed)
+        return st;
+    int *before = malloc(((size_t)e->count + 1) * sizeof *before);
+    if (!before)
+        return gt_fail(GT_NO_MEMORY, "cannot make launches again: no memory for where %d nodes had theirs", e->count);
+    memcpy(before, e->launch_to, (size_t)e->count * sizeof *before);
+    for (int i = 0; i < EXEC_LISTS; i++) {
+        dev_list_release(e->list[i]);
+        e->list[i] = NULL;
+        add[i] = e->add[i];
+        e->add[i] = 0;
+    }
+    dev_list_release(e->clears);
+    e->clears = NULL;
+    while (e->view_count > e->placed_views)
+        dev_buffer_release(e->views[--e->view_count]);
+    memset(e->written, 0, (size_t)e->g->value_count);
+    memset(e->done, 0, (size_t)e->g->param_count * sizeof *e->done);
+    e->slot_count = e->point_count = 0;
+    st = make_launches(e);
+    if (!st)
+        st = check_launches(e, before);
+    free(before);
+    for (int i = 0; !st && i < EXEC_LISTS; i++)
+        st = exec_set_add(e, i, add[i]);
     return st;
 }

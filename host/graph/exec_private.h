@@ -47,6 +47,7 @@ struct exec {
     unsigned char *owned;                   /* the value's buffer is released here */
     dev_buffer **views;
     int view_count, view_room;
+    int placed_views;                       /* the first so many are no launch's */
     dev_list *list[EXEC_LISTS], *clears;
     int *launch_from, *launch_to;           /* of each position, in its list */
     int *done;                              /* of each graph parameter: see exec_gradient_done */
@@ -85,6 +86,8 @@ exec_context exec_context_of(exec *e);
 /* exec.c */
 /* Queues what must be zero before the next pass, if that pass does not add. */
 gt_status exec_clear(exec *e);
+/* What accumulates in programs of one list: 0 overwrites, 1 adds. */
+gt_status exec_set_add(exec *e, int list, int add);
 gt_status exec_make_exchange(exec *e, const exec_exchange *x, exec_exchange_step step);
 
 #endif

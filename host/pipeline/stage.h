@@ -63,6 +63,8 @@ typedef struct stage_place_options {
 /* As exec_create() and exec_ready(): all that share `passing` are placed before one is ready. */
 gt_status stage_place(stage *s, const stage_place_options *o);
 gt_status stage_ready(stage *s);
+/* exec_renew() of all that is placed: nothing may be queued. *renewed: how many of them were. */
+gt_status stage_renew(stage *s, int *renewed);
 /* Calls visit for each direction of each edge of this rank's: how many messages of a step go to a rank (outward) or come
  * from it, of so many values of stage_storage(). */
 void stage_edges(const stage *s, void (*visit)(void *context, int peer, int outward, int messages, int64_t values),

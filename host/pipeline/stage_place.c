@@ -249,3 +249,16 @@ gt_status stage_ready(stage *s)
             st = exec_ready(s->chunk[c].copy[i]);
     return st;
 }
+
+gt_status stage_renew(stage *s, int *renewed)
+{
+    gt_status st = GT_OK;
+    int was;
+    *renewed = 0;
+    for (int c = 0; !st && c < s->chunks; c++)
+        for (int i = 0; !st && i < s->chunk[c].copies; i++) {
+            st = exec_renew(s->chunk[c].copy[i], &was);
+            *renewed += !st && was;
+        }
+    return st;
+}

@@ -693,6 +693,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = fill_params(t);
     if (!st)
         st = open_run(t);
+    if (!st)
+        st = train_tune_create(t);
     if (st) {
         char why[4096];
         if (t->begun)
@@ -713,6 +715,7 @@ static void release(train *t)
         gt_log(GT_LOG_WARN, "train", "%s", gt_message());
     for (size_t i = 0; t->slots && i < (size_t)(DEPTH * t->micros); i++)
         release_slot(t, &t->slots[i]);
+    train_tune_release(t);
     free(t->slots);
     free(t->derived);
     free(t->scratch);

@@ -50,6 +50,8 @@ typedef struct train_options {
     dtype precision;
     int recompute;
     const char *gemm;               /* engine by name, NULL: choose by measurement        */
+    double tune;                    /* share of the time for tuning products between steps, 0: none is tuned */
+    int tune_variants;              /* ways in which a product is tried, 0: as many as are worth it */
     const char *run;                /* run directory, NULL: none (benchmarks, tests)      */
     int resume;                     /* go on from the newest checkpoint in `run`          */
     uint64_t first_save;            /* step after which that run was to write its first
@@ -137,6 +139,15 @@ void train_explain_sync(const train *t, gt_text *out);
 int train_is_over_early(const train *t);
 /* How many sequences of how many of the split that takes; 0 without one. The same for every plan. */
 uint64_t train_evaluated_rows(const train *t, uint64_t *all);
+
+/* What tuning between steps has come to; zeros without options.tune. */
+typedef struct train_tuned {
+    int products, faster; /* so many were tuned, and so many of them are multiplied faster now */
+    int trials, over; /* over: none is left to be tuned */
+    double usual_s, tuned_s; /* what they take a micro-batch, measured by themselves: before, and now */
+    double seconds; /* that it took */
+} train_tuned;
+train_tuned train_tuned_of(const train *t);
 
 /* How the ranks of the newest recorded step shared its time; zeros when alone. */
 typedef struct train_balance {

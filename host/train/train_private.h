@@ -3,6 +3,7 @@
  *
  *   train.c        making everything: plan, stage, parameters, optimizer, run folder
  *   train_run.c    a step, and the loop over steps
+ *   train_tune.c   products tuned between steps
  *   train_apart.c  rows of steps that replicas took apart from each other               */
 #ifndef GT_TRAIN_PRIVATE_H
 #define GT_TRAIN_PRIVATE_H
@@ -82,6 +83,7 @@ struct train {
     const sync_mode *mode;
     sync_run *sync;
     unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */
+    struct train_tuning *tuning;        /* of products beside the run; NULL: none is */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
     data_batch batch;                   /* what a step reads */
@@ -121,6 +123,15 @@ struct train {
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
 };
+
+typedef struct train_tuning train_tuning;
+/* Before the first step; takes a train without. */
+gt_status train_tune_create(train *t);
+void train_tune_release(train *t);
+/* Whether a trial may follow the newest step that is queued. */
+int train_tune_is_due(const train *t);
+/* One trial. No step may be under way. */
+gt_status train_tune_try(train *t);
 
 /* What so many tokens that count, and computed ones with padding, in a step of so long come to. */
 void train_rate(const train *t, metrics_row *row, double tokens, double computed, double seconds);

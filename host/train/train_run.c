@@ -677,6 +677,16 @@ static gt_status give_up(train *t)
     return dev_wait(t->device);
 }
 
+/* Its time is no step's. */
+static gt_status tune(train *t, const train_hooks *hooks)
+{
+    gt_status st = finish_until(t, t->queued, hooks);
+    if (!st)
+        st = train_tune_try(t);
+    t->last_end_ns = gt_now_ns();
+    return st;
+}
+
 static gt_status run_steps(train *t, const train_hooks *hooks)
 {
     gt_status st = GT_OK;
@@ -729,6 +739,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         }
         if (!st)
             st = finish_until(t, t->queued - ahead(t), hooks);
+        if (!st && train_tune_is_due(t))
+            st = tune(t, hooks);
     }
     if (!st && stopping(t)) {
         if (!t->stopping_for_good)

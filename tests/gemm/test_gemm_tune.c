@@ -5,6 +5,7 @@
  * slowly, honestly and fast, or wrongly and faster still. */
 #include "tests/gemm/gemm_oracle.h"
 #include "host/gemm/engine.h"
+#include "host/gemm/gemm_search.h"
 
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -317,7 +318,7 @@ static void a_wrong_variant_is_never_chosen(void)
         gemm_tune_result r;
         gemm_variant best = { { 0 } };
         trials t = { 0 };
-        CHECK_OK(gemm_tune_search(p.c, &lying, &g, &limits, note_trial, &t, &best, &r));
+        CHECK_OK(gemm_search_all(p.c, &lying, &g, &limits, note_trial, &t, &best, &r));
         CHECKF(best.value[0] == FAST && r.variant_s < 0.5 * r.usual_s, "%s: %g s, and %g s", r.variant, r.variant_s,
                r.usual_s);
         CHECK(!strcmp(r.usual, "how:1,idle:1") && !strncmp(r.variant, "how:5,idle:", 11));
@@ -337,9 +338,9 @@ static void a_search_ends_after_so_many_variants(void)
             gemm_tune_result r;
             gemm_variant best;
             trials t = { 0 };
-            CHECK_OK(gemm_tune_search(p.c, &lying, &g, &(gemm_tune_limits){ 1e6, most }, note_trial, &t, &best, &r));
+            CHECK_OK(gemm_search_all(p.c, &lying, &g, &(gemm_tune_limits){ 1e6, most }, note_trial, &t, &best, &r));
             CHECKF(r.tried == most && t.count == most, "%d of %d", r.tried, most);
-            CHECK_OK(gemm_tune_search(p.c, &lying, &g, &(gemm_tune_limits){ 0.0, most }, note_trial, &t, &best, &r));
+            CHECK_OK(gemm_search_all(p.c, &lying, &g, &(gemm_tune_limits){ 0.0, most }, note_trial, &t, &best, &r));
             CHECKF(r.tried == 0 && best.value[0] == SLOW, "%d without time", r.tried);
         }
         /* The engine itself, by the same bound. */
