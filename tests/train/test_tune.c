@@ -63,9 +63,9 @@ static int find_variant(gemm_context *c, const gemm_tunable *u, const gemm_desc 
     gemm_variant usual_one;
     u->usual(c, g, &usual_one);
     for (uint64_t i = 0;; i++) {
-        uint64_t rest = i;
+        uint64_t rest = i;      /* its digits are the knobs' values */
         for (int k = 0; k < u->count; k++) {
-            uint64_t values = 0;
+            uint64_t values = 1;
             while (values < GEMM_VALUES && u->knobs[k].values[values])
                 values++;
             out->value[k] = u->knobs[k].values[rest % values];
