@@ -53,6 +53,12 @@ void check_allow_warnings(void)
     warnings_allowed = 1;
 }
 
+int check_tiny(void)
+{
+    const char *s = getenv("GT_TEST_TINY");
+    return s && *s && strcmp(s, "0");
+}
+
 static void before_case(void)
 {
     warnings_before = gt_log_warnings();

@@ -39,6 +39,8 @@ int check_status(gt_status got, gt_status want, const char *part, const char *fi
  * Return from the case after it. */
 void check_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void check_allow_warnings(void);
+/* $GT_TEST_TINY asks for sizes that an interpreter or a sanitizer gets through. */
+int check_tiny(void);
 
 /* A fresh folder below $TMPDIR, removed with all in it when the program ends. */
 const char *check_folder(void);

@@ -3,6 +3,7 @@
 #include "tests/attention/attention_oracle.h"
 
 #include "host/base/random.h"
+#include "tests/device/styled.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,31 +12,10 @@
 
 enum { GUARD = 256 };           /* elements before and after every array */
 
-int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
-
 int place_open(place *p, const char *style, dtype type)
 {
-    *p = (place){ .type = type };
-    char **specs = NULL;
-    int count = 0;
-    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
-        return 0;
-    setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, specs[0]);
-    unsetenv("GEARTRAIN_STYLE");
-    dev_specs_free(specs, count);
-    if (!CHECK_OK(st))
-        return 0;
-    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
-        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
-        dev_close(p->d);
-        return 0;
-    }
-    return CHECK_OK(kernel_set_create(&p->k, p->d, type));
+    *p = (place){ .type = type, .d = styled_device(style) };
+    return p->d && CHECK_OK(kernel_set_create(&p->k, p->d, type));
 }
 
 void place_close(place *p)

@@ -13,8 +13,6 @@
 #include "host/kernel/kernel.h"
 #include "host/kernel/reference.h"
 
-/* GT_TEST_TINY asks for small sizes. */
-int tiny(void);
 
 typedef struct place {
     dev_device *d;

@@ -49,11 +49,11 @@ static void all_shapes(const char *style, dtype type)
     if (!place_open(&p, style, type))
         return;
     const int crawls = !strcmp(style, "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
-    for (int t = 0; t < (tiny() ? 4 : 10) && good; t++)
-        for (int d = 0; d < (tiny() ? 3 : 5) && good; d++) {
+    for (int t = 0; t < (check_tiny() ? 4 : 10) && good; t++)
+        for (int d = 0; d < (check_tiny() ? 3 : 5) && good; d++) {
             if (type != DTYPE_F32 && (t + d) % 3)       /* the arithmetic is the same */
                 continue;
-            if (!tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
+            if (!check_tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
                 continue;
             good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3, (t + d) % 4 != 1,
                                   (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0, NULL);
@@ -61,7 +61,7 @@ static void all_shapes(const char *style, dtype type)
     if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
         good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0, NULL)
                && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3, NULL);
-    if (good && !tiny() && (!crawls || type == DTYPE_F32))
+    if (good && !check_tiny() && (!crawls || type == DTYPE_F32))
         attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0, NULL);
     place_close(&p);
 }
@@ -74,13 +74,13 @@ static void keys_behind_a_length_are_hidden(void)
     for (int s = 0; s < 2; s++)
         for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
             place p;
-            const int T = tiny() ? 5 : 70;
+            const int T = check_tiny() ? 5 : 70;
             const int32_t lengths[] = { 0, T - 1, 1, T / 2, T };
             if (!place_open(&p, styles[s], t))
                 continue;
             int good = attention_case(&p, 5, T, 12, 1, 0, 0.0f, 0, lengths)
                        && attention_case(&p, 4, T, 12, 1, 1, 0.3f, 0, lengths + 1);
-            if (good && !tiny() && t == DTYPE_F32)      /* heads enough to own, or not; blocks that are whole */
+            if (good && !check_tiny() && t == DTYPE_F32)      /* heads enough to own, or not; blocks that are whole */
                 good = attention_case(&p, 3, 130, 64, 3, 1, 0.2f, 2, (const int32_t[]){ 64, 129, 65 })
                        && attention_case(&p, 1, 200, 33, 1, 0, 0.0f, 0, (const int32_t[]){ 100 });
             CHECK(good);
@@ -101,7 +101,7 @@ static void keys_before_a_window_or_document_are_hidden(void)
             if (!place_open(&p, styles[s], t))
                 continue;
             const int crawls = !strcmp(styles[s], "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
-            const int T = tiny() ? 7 : crawls || t != DTYPE_F32 ? 130 : 200;
+            const int T = check_tiny() ? 7 : crawls || t != DTYPE_F32 ? 130 : 200;
             const int windows[] = { 1, 3, 63, 64, 65, 129, 500, 0 };
             for (int w = 0; good && w < 8; w++) {
                 if ((t != DTYPE_F32 || crawls) && w % 3 != 1)       /* the arithmetic is the same */
@@ -109,7 +109,7 @@ static void keys_before_a_window_or_document_are_hidden(void)
                 const int B = w % 2 ? 1 : 2, H = w % 3 ? 1 : 3;
                 const reference_mask window = { .causal = 1, .window = windows[w] };
                 const reference_mask both = { .causal = 1, .window = windows[w], .starts = starts };
-                cut_documents(starts, B, T, tiny() ? 2 : 5 + 20 * w);
+                cut_documents(starts, B, T, check_tiny() ? 2 : 5 + 20 * w);
                 good = masked_case(&p, B, T, w % 2 ? 12 : 33, H, w == 3 ? 0.3f : 0.0f, w == 3 ? 2 : 0, &window)
                        && masked_case(&p, B, T, w % 2 ? 33 : 12, H, w == 4 ? 0.3f : 0.0f, 0, &both);
             }
@@ -187,7 +187,7 @@ static void dropout_keeps_the_asked_share(void)
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     const size_t n = (size_t)T * C;
-    if (tiny() || !place_open(&p, "cpu", DTYPE_F32))
+    if (check_tiny() || !place_open(&p, "cpu", DTYPE_F32))
         return;
     if (array_make(&qkv, &p, DTYPE_F32, 3 * n, 1) && array_make(&out, &p, DTYPE_F32, n, 2)
         && array_make(&lse, &p, DTYPE_F32, (size_t)T * H, 3) && CHECK_OK(dev_buffer_create(&random, p.d, 16, "random"))
@@ -285,9 +285,9 @@ static void a_cache_gives_the_rows_of_the_whole(void)
     static const char *const styles[] = { "cpu", "gpu" };
     for (int s = 0; s < 2; s++)
         for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
-            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 33, 3, 0);
-            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 12, 2, 3);
-            if (!tiny())
+            cached_case(styles[s], t, 1, check_tiny() ? 7 : 40, 33, 3, 0);
+            cached_case(styles[s], t, 1, check_tiny() ? 7 : 40, 12, 2, 3);
+            if (!check_tiny())
                 cached_case(styles[s], t, 3, 300, 64, 2, t == DTYPE_F32 ? 0 : 130);
         }
 }
@@ -300,9 +300,9 @@ static void heads_of_keys_serve_several_of_queries(void)
             place p;
             if (!place_open(&p, styles[s], t))
                 continue;
-            int good = grouped_case(&p, 1, tiny() ? 5 : 70, 12, 1, 3, 1, 0.0f)
+            int good = grouped_case(&p, 1, check_tiny() ? 5 : 70, 12, 1, 3, 1, 0.0f)
                        && grouped_case(&p, 2, 7, 9, 2, 2, 0, 0.3f);        /* heads enough to own, or not */
-            if (good && !tiny() && t == DTYPE_F32)
+            if (good && !check_tiny() && t == DTYPE_F32)
                 good = grouped_case(&p, 1, 67, 64, 3, 2, 1, 0.2f) && grouped_case(&p, 4, 33, 40, 2, 4, 1, 0.0f);
             CHECK(good);
             place_close(&p);
@@ -319,7 +319,7 @@ static void tiles_match(const char *engine, dtype type)
     static const int heads[] = { 64, 33, 1, 128, 64, 20, 64 };
     place p;
     int good = 1;
-    if (tiny() || !place_open_tiles(&p, engine, type))
+    if (check_tiny() || !place_open_tiles(&p, engine, type))
         return;
     for (int i = 0; good && i < 7; i++)
         if (type == DTYPE_F32 || i == 2 || i == 5)      /* the arithmetic is the same */
@@ -335,7 +335,7 @@ static void tiles_hide_what_masks_hide(const char *engine, dtype type)
     static const int windows[] = { 1, 63, 64, 65, 150, 0 };
     const int32_t lengths[] = { 0, 200, 64, 1 };
     place p;
-    if (tiny() || !place_open_tiles(&p, engine, type))
+    if (check_tiny() || !place_open_tiles(&p, engine, type))
         return;
     int good = attention_case(&p, 4, 200, 32, 1, 0, 0.0f, 0, lengths)
                && attention_case(&p, 2, 200, 64, 2, 1, 0.0f, 0, lengths + 1);
@@ -380,7 +380,7 @@ static void tiles_match_the_kernel_where_heads_share_keys(void)
     for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
         place p;
         int ways = 0;
-        if (tiny() || !place_open_tiles(&p, "native", t))
+        if (check_tiny() || !place_open_tiles(&p, "native", t))
             continue;
         gemm_context_release(p.g);
         p.g = NULL;
@@ -399,7 +399,7 @@ static void a_head_is_the_same_in_every_plan(void)
     float *whole = malloc(3 * N * sizeof *whole), *part = malloc(3 * N * sizeof *part);
     float *outs[2] = { malloc(N * sizeof(float)), malloc(N * sizeof(float)) };
     dev_buffer *qkv = NULL, *out = NULL, *lse = NULL, *scratch = NULL;
-    if (!tiny() && place_open_tiles(&p, "native", DTYPE_F32)) {
+    if (!check_tiny() && place_open_tiles(&p, "native", DTYPE_F32)) {
         gt_random r;
         gt_random_init(&r, 3, 9);
         for (int i = 0; i < 3 * N; i++)
@@ -483,7 +483,7 @@ static void the_kernel_keeps_what_tiles_are_not_for(void)
 static void a_choice_stays(void)
 {
     place p;
-    if (tiny() || !place_open_tiles(&p, "native", DTYPE_F32))
+    if (check_tiny() || !place_open_tiles(&p, "native", DTYPE_F32))
         return;
     gemm_context_release(p.g);
     p.g = NULL;

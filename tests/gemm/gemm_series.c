@@ -2,38 +2,21 @@
 /* tests/gemm/gemm_series.c - see gemm_series.h. */
 #include "tests/gemm/gemm_series.h"
 
+#include "tests/device/styled.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 const int sizes[SIZES] = { 1, 2, 31, 32, 33, 63, 64, 65, 100, 129 };
 const dtype types[3] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
 
-int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
-
 int place_open(place *p, const char *style, const char *engine)
 {
     gemm_prepare_process();
-    *p = (place){ 0 };
-    char **specs = NULL;
-    int count = 0;
-    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
+    *p = (place){ .d = styled_device(style) };
+    if (!p->d)
         return 0;
-    setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, specs[0]);
-    unsetenv("GEARTRAIN_STYLE");
-    dev_specs_free(specs, count);
-    if (!CHECK_OK(st))
-        return 0;
-    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
-        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
-        dev_close(p->d);
-        return 0;
-    }
-    st = gemm_context_create(&p->c, p->d, engine);
+    const gt_status st = gemm_context_create(&p->c, p->d, engine);
     if (st == GT_UNSUPPORTED) {
         check_skip("%s", gt_message());
         dev_close(p->d);
@@ -51,12 +34,12 @@ void place_close(place *p)
 void all_sizes(place *p, dtype in, dtype out, int trans_step)
 {
     int good = 1;
-    for (int i = 0; i < (tiny() ? 3 : SIZES) && good; i++)
+    for (int i = 0; i < (check_tiny() ? 3 : SIZES) && good; i++)
         for (int trans = 0; trans < 4 && good; trans += trans_step) {
             const gemm_desc g = {
                 .M = sizes[i],
                 .N = sizes[(3 * i + trans) % SIZES],
-                .K = sizes[(7 * i + 2 * trans + 1) % (tiny() ? 4 : SIZES)],
+                .K = sizes[(7 * i + 2 * trans + 1) % (check_tiny() ? 4 : SIZES)],
                 .trans_a = trans & 1,
                 .trans_b = trans >> 1,
                 .a_type = in,
@@ -127,10 +110,10 @@ void padding_and_batches(place *p, dtype type)
 void epilogues(place *p, dtype type)
 {
     int good = 1;
-    for (int i = tiny() ? 2 : 0; i < (tiny() ? 3 : SIZES) && good; i++)
+    for (int i = check_tiny() ? 2 : 0; i < (check_tiny() ? 3 : SIZES) && good; i++)
         for (int e = 0; e < 32 && good; e += i % 3 ? 5 : 1) {
             const gemm_desc g = {
-                .M = sizes[(i + e) % (tiny() ? 3 : SIZES)],
+                .M = sizes[(i + e) % (check_tiny() ? 3 : SIZES)],
                 .N = sizes[i],
                 .K = 17,
                 .a_type = type,

@@ -20,8 +20,6 @@ typedef struct place {
     gemm_context *c;
 } place;
 
-/* GT_TEST_TINY asks for small sizes. */
-int tiny(void);
 
 /* Opens the device with a style ("cpu", "gpu") and an engine; 0 and a skip if this device or
  * build has none. */

@@ -76,7 +76,7 @@ static void everything(const char *style, const char *engine, int type_count)
             all_sizes(&p, types[t], DTYPE_F32, 1);
         else if (t == 1)
             all_sizes(&p, types[t], DTYPE_F32, 4);
-        if (!tiny() && !few)
+        if (!check_tiny() && !few)
             large_sizes(&p, types[t]);
         if (!few)
             padding_and_batches(&p, types[t]);
@@ -100,7 +100,7 @@ static void native_cuts_products_into_pieces(void)
 {
     static const int some[][3] = { { 150, 500, 65 }, { 500, 150, 65 }, { 300, 650, 17 } };
     place p;
-    if (tiny() || !place_open(&p, "cpu", "native"))
+    if (check_tiny() || !place_open(&p, "cpu", "native"))
         return;
     int good = 1;
     for (int i = 0; i < 3 && good; i++)
@@ -180,7 +180,7 @@ static int launches_of(place *p, const gemm_desc *g, int how)
 static void native_finishes_the_pieces_that_it_multiplies(void)
 {
     place p;
-    if (tiny() || !place_open(&p, "cpu", "native"))
+    if (check_tiny() || !place_open(&p, "cpu", "native"))
         return;
     for (activation a = ACT_NONE; a < ACT_COUNT; a++)
         for (int e = 0; e < 8; e++) {
@@ -326,13 +326,13 @@ static void onednn_is_not_given_odd_depths_below_a_tile(void)
 static void few_rows(place *p, dtype in, dtype out, int step)
 {
     int good = 1;
-    for (int i = 0; i < (tiny() ? 4 : SIZES) && good; i++)
+    for (int i = 0; i < (check_tiny() ? 4 : SIZES) && good; i++)
         for (int rows = 1; rows <= 4 && good; rows++)
             for (int e = (i + rows) % step; e < 32 && good; e += step) {
                 gemm_desc g = {
                     .M = rows,
                     .N = sizes[i],
-                    .K = sizes[(3 * i + rows) % (tiny() ? 4 : SIZES)],
+                    .K = sizes[(3 * i + rows) % (check_tiny() ? 4 : SIZES)],
                     .trans_b = 1,
                     .a_type = in,
                     .b_type = in,
@@ -393,7 +393,7 @@ static void narrow_weights(place *p, dtype in, dtype weights, int crawls, int fe
 {
     static const int some[][3] = { { 1, 33, 31 }, { 2, 64, 100 }, { 3, 129, 65 },   { 4, 31, 257 },
                                    { 5, 65, 33 }, { 33, 1, 64 },  { 65, 100, 129 }, { 100, 130, 300 } };
-    const int count = few || tiny() ? 4 : crawls ? 6 : 8;
+    const int count = few || check_tiny() ? 4 : crawls ? 6 : 8;
     int good = 1;
     for (int i = 0; i < count && good; i++)
         for (int trans = few ? 2 : 0; trans < (few ? 3 : 4) && good; trans++) {
@@ -438,7 +438,7 @@ static void native_widens_weights_by_panels(void)
 {
     narrow("cpu", "native", 1);
     place p;
-    if (tiny() || !place_open(&p, "cpu", "native"))
+    if (check_tiny() || !place_open(&p, "cpu", "native"))
         return;
     /* Several panels, the last one narrower. */
     for (int trans_b = 0; trans_b < 2; trans_b++) {

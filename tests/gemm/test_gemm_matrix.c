@@ -62,7 +62,7 @@ static void matrix_agrees_with_the_obvious_product(void)
     for (int t = 1; t < 3; t++) {
         all_sizes(&p, types[t], types[t], 1);
         all_sizes(&p, types[t], DTYPE_F32, 1);
-        if (!tiny())
+        if (!check_tiny())
             large_sizes(&p, types[t]);
         padding_and_batches(&p, types[t]);
         epilogues(&p, types[t]);
@@ -93,7 +93,8 @@ static void matrix_agrees_in_the_layout_of_every_unit(void)
         setenv("GEARTRAIN_MATRIX", unit, 1);
         if (!place_open(&p, "gpu", "matrix"))
             break;
-        CHECKF(gemm_matrix_unit(p.c, &why) != NULL, "%s: %s", units[i], why ? why : "");
+        const char *found = gemm_matrix_unit(p.c, &why);
+        CHECKF(found != NULL, "%s: %s", units[i], why ? why : "");
         if (i == 0) {
             gemm_case(p.c, p.d, &g, 1);
             gemm_case(p.c, p.d, &whole, 0);
@@ -114,7 +115,7 @@ static void bf16x3_agrees_on_the_units_own_instruction(void)
     CHECK_OK(gemm_engine_name(p.c, &g, &name));
     CHECKF(name && !strcmp(name, "bf16x3"), "by %s", name);
     all_sizes(&p, DTYPE_F32, DTYPE_F32, 1);
-    if (!tiny())
+    if (!check_tiny())
         large_sizes(&p, DTYPE_F32);
     padding_and_batches(&p, DTYPE_F32);
     epilogues(&p, DTYPE_F32);
@@ -127,7 +128,7 @@ static void bf16x3_agrees_on_the_units_own_instruction(void)
 static void bf16x3_agrees_within_sixteen_bits(void)
 {
     static const char *const units[] = { "wmma11", "mfma", "wmma12", "sync", "dpas8", "dpas16" };
-    for (size_t i = 0; i < (tiny() ? 1 : sizeof units / sizeof *units); i++) {
+    for (size_t i = 0; i < (check_tiny() ? 1 : sizeof units / sizeof *units); i++) {
         gemm_desc g = { .M = 70, .N = 67, .K = 81, .trans_a = 1, .ldb = 72 };
         place p;
         char unit[32];

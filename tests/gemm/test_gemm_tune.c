@@ -3,6 +3,7 @@
  *
  * The search is tested on a kernel that lies: its one knob that matters says how a product is computed, honestly and
  * slowly, honestly and fast, or wrongly and faster still. */
+#include "tests/device/styled.h"
 #include "tests/gemm/gemm_oracle.h"
 #include "host/gemm/engine.h"
 #include "host/gemm/gemm_search.h"
@@ -24,24 +25,12 @@ typedef struct place {
 /* A context whose cache is a folder of its own; 0 and a skip where the device is not of this style. */
 static int place_open(place *p, const char *style, const char *engine, const char *cache)
 {
-    char **specs = NULL;
-    int count = 0;
     gemm_prepare_process();
-    *p = (place){ .cache = gt_path_join(check_folder(), cache) };
+    *p = (place){ .cache = gt_path_join(check_folder(), cache), .d = styled_device(style) };
     p->old_cache = getenv("GEARTRAIN_CACHE") ? strdup(getenv("GEARTRAIN_CACHE")) : NULL;
-    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
-        return 0;
-    setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, specs[0]);
-    unsetenv("GEARTRAIN_STYLE");
-    dev_specs_free(specs, count);
-    if (!CHECK_OK(st))
-        return 0;
     setenv("GEARTRAIN_CACHE", p->cache, 1);
-    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
-        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
+    if (!p->d)
         return 0;
-    }
     return CHECK_OK(gemm_context_create(&p->c, p->d, engine));
 }
 
@@ -168,12 +157,6 @@ static void same_bits(place *p, const gemm_tunable *t, const gemm_desc *desc, in
     free(got);
 }
 
-static int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
-
 static void tiled_gives_the_same_bits_however_it_is_cut(void)
 {
     place p;
@@ -192,7 +175,7 @@ static void tiled_gives_the_same_bits_however_it_is_cut(void)
                 .residual = 1,
                 .act = trans == 1 ? ACT_GELU_TANH : ACT_NONE
             };
-            same_bits(&p, &gemm_tiled_cpu, &g, tiny() ? 1 : 6);
+            same_bits(&p, &gemm_tiled_cpu, &g, check_tiny() ? 1 : 6);
         }
     }
     place_close(&p);
@@ -221,7 +204,8 @@ static void matrix_does_so(void)
     setenv("GEARTRAIN_MATRIX", "software:mfma", 1);
     if (place_open(&p, "gpu", "tiled", "same-matrix")) {
         const int slow = dev_info_of(p.d)->kind == DEV_CPU;
-        if (CHECKF(gemm_matrix_unit(p.c, &why) != NULL, "%s", why ? why : ""))
+        const char *unit = gemm_matrix_unit(p.c, &why);
+        if (CHECKF(unit != NULL, "%s", why ? why : ""))
             for (int trans = 0; trans < 2; trans++) {
                 const gemm_desc g = {
                     .M = 70,

@@ -19,12 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int tiny(void)
-{
-    const char *s = getenv("GT_TEST_TINY");
-    return s && *s && strcmp(s, "0");
-}
-
 static dev_device *open_device(void)
 {
     dev_device *d = NULL;
@@ -71,8 +65,8 @@ static void every_case_matches_its_reference(dtype storage)
         { 2, 1023 },  { 3, 1024 }, { 1, 1025 }, { 2, 4100 }, { 33, 3072 }, { 1, 16385 }, { 3, 50257 },
     };
     static const int few[][2] = { { 1, 1 }, { 3, 5 }, { 6, 33 }, { 69, 4 }, { 2, 260 }, { 1, 1027 } };
-    const int(*sizes)[2] = tiny() ? few : all;
-    const size_t count = tiny() ? sizeof few / sizeof *few : sizeof all / sizeof *all;
+    const int(*sizes)[2] = check_tiny() ? few : all;
+    const size_t count = check_tiny() ? sizeof few / sizeof *few : sizeof all / sizeof *all;
     dev_device *d = open_device();
     kernel_set *k = NULL;
     if (d && CHECK_OK(kernel_set_create(&k, d, storage)))
@@ -123,7 +117,7 @@ static void storage_has_the_bits_of_the_host(void)
     dev_device *d = open_device();
     float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
     uint16_t *h = malloc(N * sizeof *h);
-    const int n = tiny() ? 2048 : N;
+    const int n = check_tiny() ? 2048 : N;
     dev_list *l = NULL;
     if (!d || !CHECK_OK(dev_list_create(&l, d)))
         goto out;
@@ -140,7 +134,7 @@ static void storage_has_the_bits_of_the_host(void)
             if (i % 5 == 0)                     /* where fp16 is subnormal or overflows */
                 u = (u & 0x807fffffu) | (i % 10 ? 100u + u % 16u : 140u + u % 6u) << 23;
             memcpy(&x[i], &u, 4);
-            h[i] = (uint16_t)(tiny() ? i * 32 + i % 32 : i);
+            h[i] = (uint16_t)(check_tiny() ? i * 32 + i % 32 : i);
         }
         dev_buffer *bx = buffer_of(d, x, N * 4), *bh = buffer_of(d, h, N * 2);
         CHECK_OK(kernel_load(l, k, n, bh, bx));
@@ -480,7 +474,7 @@ static void results_are_the_same_bits_every_time(void)
         dev_buffer *bb = buffer_of(d, NULL, sizeof first[0]);
         dev_buffer *work = buffer_of(d, NULL, kernel_column_scratch(k, R, C, 2));
         CHECK_OK(kernel_layernorm_weight_grad(l, k, R, C, bdy, bx, bs, bs, bg, bb, work, 0, NULL));
-        for (int i = 0; i < (tiny() ? 2 : 10); i++) {
+        for (int i = 0; i < (check_tiny() ? 2 : 10); i++) {
             CHECK_OK(dev_run(l, 0, -1));
             CHECK_OK(dev_read(d, bg, 0, i ? again[0] : first[0], sizeof first[0]));
             CHECK_OK(dev_read(d, bb, 0, i ? again[1] : first[1], sizeof first[1]));
@@ -506,7 +500,7 @@ static void int8_is_the_value_in_the_mean(void)
     static float x[N], y[N];
     static double mean[N];
     const uint32_t random[4] = { 1, 2, 3 };
-    const int streams = tiny() ? 16 : MOST;
+    const int streams = check_tiny() ? 16 : MOST;
     double all = 0.0;
     gt_random r;
     gt_random_init(&r, 3, 5);

@@ -75,7 +75,7 @@ static void what_is_planned_is_taken(void)
         "zeroone:2,freeze=20,local=4",
         "demo:16"
     };
-    for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : REPLICAS_MOST); ranks++)
+    for (int ranks = 2; ranks <= (check_tiny() ? 2 : REPLICAS_MOST); ranks++)
         for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
             for (int m = 0; m < 2; m++) {
                 replicas j;

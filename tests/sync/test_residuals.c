@@ -52,7 +52,7 @@ static void errors_outlive_a_stop(void)
         if (!CHECK_OK(compress_parse(&c, cases[i].spec)))
             return;
         c.after = cases[i].after;
-        const int ranks = c.how->serves && !getenv("GT_TEST_TINY") ? REPLICAS_MOST : 2;
+        const int ranks = c.how->serves && !check_tiny() ? REPLICAS_MOST : 2;
         if (replicas_run(&whole, ranks, mode, &c, REPLICAS_STEPS, NULL)
             && replicas_run(&part, ranks, mode, &c, REPLICAS_STEPS / 2, folder)) {
             file = gt_path_join(folder, "checkpoints/step-000005/residuals-00001.safetensors");
@@ -160,7 +160,7 @@ static void another_plan_owes_the_same(void)
                   { "onebit", 3, 2 },
                   { "zeroone:1", 3, 2 },
                   { "demo:8,decay=0.75", 2, 3 } };
-    for (size_t k = 0; !getenv("GT_TEST_TINY") && k < sizeof cases / sizeof *cases; k++) {
+    for (size_t k = 0; !check_tiny() && k < sizeof cases / sizeof *cases; k++) {
         const int before = cases[k].before, then = cases[k].then;
         char name[64];
         snprintf(name, sizeof name, "plan%zu", k);

@@ -105,7 +105,7 @@ static void every_form_in_every_mode(void)
                   { "demo:4096", NULL, 1e-4, 3.34 }, /* blocks are sent as if whole: here none is */
                   { NULL, &halves, 1e-6, 1.0 },
                   { NULL, &gathered, 1e-6, 1.0 } };
-    for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : REPLICAS_MOST); ranks++)
+    for (int ranks = 2; ranks <= (check_tiny() ? 2 : REPLICAS_MOST); ranks++)
         for (int m = 0; sync_mode_at(m); m++) {
             const char *mode = sync_mode_name(sync_mode_at(m));
             if (!sync_mode_compresses(sync_mode_at(m)))
@@ -142,7 +142,7 @@ static void told_is_what_crosses(void)
         for (int m = 0; sync_mode_at(m); m++) {
             if (!sync_mode_compresses(sync_mode_at(m)))
                 continue;
-            const int ranks = getenv("GT_TEST_TINY") ? 2 : REPLICAS_MOST;
+            const int ranks = check_tiny() ? 2 : REPLICAS_MOST;
             double crossed = 0.0;
             replicas few = { 0 }, more = { 0 };
             compress_spec c;
@@ -176,7 +176,7 @@ static void a_warm_up_without_end_is_adamw(void)
                   { "zeroone:1000", 0, 1 },
                   { "onebit", REPLICAS_STEPS - 1, 0 },
                   { "zeroone:4", 0, 0 } };
-    const int ranks = getenv("GT_TEST_TINY") ? 2 : REPLICAS_MOST;
+    const int ranks = check_tiny() ? 2 : REPLICAS_MOST;
     replicas plain = { 0 };
     if (!replicas_run(&plain, ranks, "allreduce", NULL, REPLICAS_STEPS, NULL))
         return;
@@ -246,7 +246,7 @@ static void replicas_clip_their_own_gradients(void)
     compress_spec c = { .how = &one_of_them };
     replicas start, own[REPLICAS_MOST], j;
     double norm[REPLICAS_MOST] = { 0.0 };
-    if (getenv("GT_TEST_TINY") || !descend(&start, &c, 1e-30))
+    if (check_tiny() || !descend(&start, &c, 1e-30))
         return;
     for (alone = 0; alone < REPLICAS_MOST; alone++) {
         if (!descend(&own[alone], &c, 1.0))
