@@ -168,6 +168,7 @@ void stage_release(stage *s)
     free(s->chunk);
     free(s->events);
     free(s->stamps);
+    free(s->pauses);
     free(s->traced);
     pipe_schedule_release(&s->schedule);
     for (int i = 0; i < WIRE_KINDS; i++)
@@ -231,6 +232,11 @@ gt_status stage_stops(stage *s, int c, const int *stops, int count)
 
 gt_status stage_wants(stage *s, int c, const int *stops, int count)
 {
+    pause *more = realloc(s->pauses, ((size_t)s->pause_room + (size_t)count + 1) * sizeof *more);
+    if (!more)
+        return stage_no_memory();
+    s->pauses = more;
+    s->pause_room += count;
     return keep_list(&s->chunk[c].wants, &s->chunk[c].want_count, stops, count);
 }
 
@@ -259,6 +265,7 @@ static void begin(stage *s)
 {
     s->start = s->last_end = gt_now_ns();
     s->waited = 0;
+    s->pause_count = 0;
     memset(s->events, 0, (size_t)s->count * sizeof *s->events);
     for (int c = 0; c < s->chunks; c++)
         s->chunk[c].forwards = s->chunk[c].inputs = s->chunk[c].weights = 0;
@@ -332,8 +339,32 @@ static gt_status stamp_end(stage *s, int index)
     return st ? st : dev_completion_put(s->completion, done, note_end, &s->stamps[index], NULL);
 }
 
+static gt_status note_done(void *context, uint64_t now)
+{
+    ((pause *)context)->done = now;
+    return GT_OK;
+}
+
+/* The caller may wait for others; how long the device waits as well is told from when it has done what is queued. */
+static gt_status pause_for(stage *s, const stage_calls *calls, int c, int until)
+{
+    dev_event *done;
+    if (!s->comm)
+        return calls->wanted(calls->context, c, until);
+    assert(s->pause_count < s->pause_room);
+    pause *p = &s->pauses[s->pause_count++];
+    *p = (pause){ .program = s->stamps[s->at].queued };
+    gt_status st = dev_mark(s->device, &done);
+    if (!st)
+        st = dev_completion_put(s->completion, done, note_done, p, NULL);
+    if (!st)
+        st = calls->wanted(calls->context, c, until);
+    p->over = gt_now_ns();
+    return st;
+}
+
 /* What the newest update is still bringing from other ranks is waited for where it is read. */
-static gt_status forward_as_wanted(const chunk *k, const stage_calls *calls, exec *e, int c)
+static gt_status forward_as_wanted(stage *s, const chunk *k, const stage_calls *calls, exec *e, int c)
 {
     gt_status st = GT_OK;
     int from = 0;
@@ -343,7 +374,7 @@ static gt_status forward_as_wanted(const chunk *k, const stage_calls *calls, exe
             st = exec_run_forward(e, from, k->wants[i]);
         from = k->wants[i];
         if (!st)
-            st = calls->wanted(calls->context, c, last ? INT_MAX : k->wants[i + 1]);
+            st = pause_for(s, calls, c, last ? INT_MAX : k->wants[i + 1]);
     }
     return st ? st : exec_run_forward(e, from, -1);
 }
@@ -360,7 +391,7 @@ static gt_status forward(stage *s, const stage_calls *calls, int c, int m)
         st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
     if (st)
         return st;
-    return first && calls->wanted ? forward_as_wanted(k, calls, e, c) : exec_run(e, EXEC_FORWARD);
+    return first && calls->wanted ? forward_as_wanted(s, k, calls, e, c) : exec_run(e, EXEC_FORWARD);
 }
 
 static gt_status backward_input(stage *s, int c, int m)
@@ -443,6 +474,7 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     chunk *k = &s->chunk[c];
     gt_status st = GT_OK;
     int computes = 0;
+    s->at = index;
     s->stamps[index].queued = gt_now_ns();
     gt_trace_of(s->step, m + 1, c + 1);
     switch ((pipe_kind)i->kind) {
@@ -590,6 +622,18 @@ static gt_status take_rounding(stage *s)
     return st;
 }
 
+/* Seconds in which the device had nothing to do within programs, since the host waited for others. */
+static double paused(const stage *s)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < s->pause_count; i++) {
+        const pause *p = &s->pauses[i];
+        const uint64_t from = p->done > p->program ? p->done : p->program;
+        sum += p->over > from ? p->over - from : 0;
+    }
+    return (double)sum * 1e-9;
+}
+
 gt_status stage_settle(stage *s)
 {
     gt_status st = dev_completion_drain(s->completion);
@@ -603,6 +647,8 @@ gt_status stage_settle(stage *s)
     for (int i = 0; i < s->count; i++)
         if (computes(s->list[i].kind))
             s->report.busy += s->events[i].end - s->events[i].begin;
+    s->report.busy -= paused(s);
+    s->report.waited += paused(s);
     return st ? st : take_rounding(s);
 }
 

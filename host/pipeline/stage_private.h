@@ -37,6 +37,12 @@ typedef struct stamp {
     uint64_t queued;
 } stamp;
 
+/* Within a program the host waited for others: from when the device had done what was queued before it. */
+typedef struct pause {
+    uint64_t program;                   /* when that was queued                              */
+    uint64_t done, over;                /* done: from the completion thread                  */
+} pause;
+
 /* The same for the trace, where the host may be a step ahead: a ring of them. */
 typedef struct traced {
     stage *of;
@@ -62,6 +68,9 @@ struct stage {
     kernel_set *narrow[WIRE_KINDS];     /* that make it; NULL: no link has it                */
     pipe_event *events;
     stamp *stamps;
+    pause *pauses;                      /* of a step                                         */
+    int pause_count, pause_room;
+    int at;                             /* the instruction that is queued now                */
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
     uint64_t traced_count;
     uint64_t traced_end;                /* on the completion thread: the newest program's     */
