@@ -27,7 +27,6 @@ static gt_status fill_late(const data_batch *b, uint64_t position, uint64_t firs
 static void late(data_batch *out, const void *config, const loader *l, const char *split)
 {
     data_batch_make(out, NULL, config, l, split);
-    usual.fill = out->fill;
     out->fill = fill_late;
 }
 
@@ -77,6 +76,8 @@ static void waiting_for_weights_is_no_computing(void)
     sync_settings settings;
     run_plan plan;
     watched w = { .plan = &plan };
+    const loader none = { 0 };
+    data_batch_make(&usual, NULL, &(model_config){ 0 }, &none, "training");
     sync_settings_usual(async, &settings);
     CHECK_OK(sync_settings_set(async, &settings, "staleness", "1"));
     tiny_batch = late;
