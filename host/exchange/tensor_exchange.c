@@ -13,18 +13,31 @@
 #include <assert.h>
 #include <stdlib.h>
 
+/* One exchange, as the device saw it. */
+typedef struct pause {
+    uint64_t began, over;               /* from having read own rows to having the others'   */
+    uint64_t done; /* when the device had done what was queued before, from the completion thread */
+    uint64_t ticket; /* of that; 0: it was done before `began`             */
+    int open; /* not counted so far                                 */
+} pause;
+
+/* The completion thread is never so many exchanges behind that one has to be waited for. */
+enum { PAUSES = 64 };
+
 struct tensor_exchange {
     net_group *group;
     dev_device *device;
+    dev_completion *completion;
+    pause pauses[PAUSES];
     unsigned char *arena;
-    uint64_t room;                      /* bytes of it                        */
-    uint64_t *counts;                   /* [ranks] elements                   */
-    dev_event *reading;                 /* into the arena, of the exchange under way */
-    dev_event *writing;                 /* from the arena, of the last exchange      */
+    uint64_t room; /* bytes of it                        */
+    uint64_t *counts; /* [ranks] elements                   */
+    dev_event *reading; /* into the arena, of the exchange under way */
+    dev_event *writing; /* from the arena, of the last exchange      */
     tensor_exchange_spent spent;
 };
 
-gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device *d)
+gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device *d, dev_completion *c)
 {
     *out = NULL;
     tensor_exchange *x = calloc(1, sizeof *x);
@@ -36,6 +49,7 @@ gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device
     }
     x->group = g;
     x->device = d;
+    x->completion = c;
     x->counts = counts;
     *out = x;
     return GT_OK;
@@ -48,12 +62,46 @@ static gt_status settle(dev_event **e)
     return dev_event_wait(event);
 }
 
+static gt_status note_done(void *context, uint64_t now)
+{
+    ((pause *)context)->done = now;
+    return GT_OK;
+}
+
+static gt_status count_pause(tensor_exchange *x, pause *p)
+{
+    if (!p->open)
+        return GT_OK;
+    p->open = 0;
+    const gt_status st = p->ticket ? dev_completion_wait(x->completion, p->ticket) : GT_OK;
+    const uint64_t from = p->done > p->began ? p->done : p->began;
+    x->spent.idle += !st && p->over > from ? p->over - from : 0;
+    return st;
+}
+
+/* A place for the exchange that is finished now; launches that were queued beside it may take longer than it does. */
+static gt_status open_pause(tensor_exchange *x, const exec_exchange *e, pause **out)
+{
+    dev_event *done;
+    pause *p = &x->pauses[x->spent.exchanges % PAUSES];
+    gt_status st = count_pause(x, p);
+    *p = (pause){ .open = x->completion != NULL };
+    *out = p;
+    if (st || e->alone || !x->completion)
+        return st;
+    st = dev_mark(x->device, &done);
+    return st ? st : dev_completion_put(x->completion, done, note_done, p, &p->ticket);
+}
+
 void tensor_exchange_release(tensor_exchange *x)
 {
     if (!x)
         return;
     settle(&x->reading);
     settle(&x->writing);
+    for (int i = 0; i < PAUSES; i++)
+        if (count_pause(x, &x->pauses[i]))
+            gt_message_clear();
     if (x->arena)
         net_comm_memory_free(net_group_comm(x->group), x->arena);
     free(x->counts);
@@ -120,14 +168,18 @@ static gt_status finish(tensor_exchange *x, const exec_exchange *e, const layout
     static const net_collective_options direct = { .algorithm = "direct" };
     const net_type type = type_of(e->type);
     const int gather = e->kind == GRAPH_GATHER;
-    gt_status st = settle(&x->reading);
+    pause *p;
+    gt_status st = open_pause(x, e, &p);
     if (!st)
-        st = settle(&x->writing);           /* long done: it was queued before the reading */
-    const uint64_t began = gt_now_ns();
+        st = settle(&x->reading);
+    if (!st)
+        st = settle(&x->writing); /* long done: it was queued before the reading */
+    p->began = gt_now_ns();
     if (!st)
         st = gather ? net_all_gather(x->group, x->arena, a->elements, x->counts, type, &direct)
                     : net_reduce_scatter(x->group, x->arena, a->elements, x->counts, type, &direct);
-    x->spent.ns += gt_now_ns() - began;
+    p->over = gt_now_ns();
+    x->spent.ns += p->over - p->began;
     x->spent.bytes += a->bytes;
     x->spent.copied += dev_info_of(x->device)->native_kernels ? a->bytes + a->own_bytes : 0;
     x->spent.exchanges++;
@@ -149,7 +201,11 @@ gt_status tensor_exchange_make(void *context, const exec_exchange *e, exec_excha
     return step == EXEC_EXCHANGE_START ? start(x, e, &a) : finish(x, e, &a);
 }
 
-tensor_exchange_spent tensor_exchange_spent_of(const tensor_exchange *x)
+gt_status tensor_exchange_spent_of(tensor_exchange *x, tensor_exchange_spent *out)
 {
-    return x->spent;
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < PAUSES; i++)
+        st = count_pause(x, &x->pauses[i]);
+    *out = x->spent;
+    return st;
 }

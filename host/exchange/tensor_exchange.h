@@ -10,13 +10,14 @@
 #ifndef GT_EXCHANGE_TENSOR_EXCHANGE_H
 #define GT_EXCHANGE_TENSOR_EXCHANGE_H
 
+#include "host/device/completion.h"
 #include "host/graph/exec.h"
 #include "net/collective/collective.h"
 
 typedef struct tensor_exchange tensor_exchange;
 
-/* Rank k of `g` is tensor rank k; both must outlive it. */
-gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device *d);
+/* Rank k of `g` is tensor rank k; all must outlive it. c, which may be NULL, tells what `idle` needs. */
+gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device *d, dev_completion *c);
 void tensor_exchange_release(tensor_exchange *x);      /* takes NULL; waits for what is queued */
 
 /* An exec_exchanger; the context is the tensor_exchange. The first exchange of a size makes its
@@ -28,7 +29,9 @@ gt_status tensor_exchange_make(void *context, const exec_exchange *e, exec_excha
  * computes in host memory. */
 typedef struct tensor_exchange_spent {
     uint64_t exchanges, bytes, ns, copied;
+    uint64_t idle;                  /* of ns: in which the device had nothing to do; without a completion 0 */
 } tensor_exchange_spent;
-tensor_exchange_spent tensor_exchange_spent_of(const tensor_exchange *x);
+/* GT_LOST, and as dev_completion_wait() fails. */
+gt_status tensor_exchange_spent_of(tensor_exchange *x, tensor_exchange_spent *out);
 
 #endif

@@ -63,6 +63,7 @@ typedef struct exec_exchange {
     int64_t width; /* elements of a row                                           */
     int ranks, rank;
     const int64_t *rows; /* [ranks]                                                     */
+    int alone; /* nothing is queued between the two steps: the device waits too */
 } exec_exchange;
 
 /* START queues reading `from`, which launches queued later may overwrite. */

@@ -109,7 +109,8 @@ static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exc
                .width = columns_of(v),
                .ranks = e->g->ranks,
                .rank = e->g->rank,
-               .rows = rows },
+               .rows = rows,
+               .alone = begin == dev_list_count(c->list) },
     };
     return GT_OK;
 }

@@ -308,6 +308,7 @@ gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
         sum.stopped += all[r].stopped;
         sum.busy += all[r].busy;
         sum.seconds += all[r].seconds;
+        sum.waits += all[r].waits;
         sum.sent += all[r].sent;
         sum.copied += all[r].copied;
         for (int i = 0; i < 2; i++) {

@@ -77,6 +77,7 @@ typedef struct sync_totals {
     double stop; /* > 0: some rank is asked to stop                      */
     double stopped; /* > 0: some rank did not compute all of its part       */
     double busy, seconds; /* of this rank; after: the sum over ranks                 */
+    double waits; /* of busy: for the rows of a tensor group's other ranks  */
     double sent; /* bytes of this rank; after: of all                    */
     double copied; /* the same, copied in host memory on the way to devices that compute there */
     /* What pipeline stages sent in fewer bits, activations and gradients: the largest error, of all ranks

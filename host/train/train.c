@@ -157,7 +157,7 @@ static gt_status join_tensor_group(train *t)
         return GT_OK;
     gt_status st = net_group_create(&t->tensor_group, t->o.comm, &r->rank[t->place.stage * width], width);
     if (!st)
-        st = tensor_exchange_create(&t->exchange, t->tensor_group, t->device);
+        st = tensor_exchange_create(&t->exchange, t->tensor_group, t->device, t->completion);
     return st ? st : tensor_sum_create(&t->sum, t->tensor_group, t->device);
 }
 

@@ -21,7 +21,7 @@
 typedef struct told {
     double loss, norm;                  /* of the leading rank of a replica: weighted by its targets; else 0 */
     double skipped;                     /* > 0: its update moved nothing, though targets counted         */
-    double busy, sent, copied, stop;    /* of this rank                                                  */
+    double busy, waits, sent, copied, stop;     /* of this rank, as in sync_totals                       */
     double most[2], error[2], size[2];  /* as in sync_totals                                             */
 } told;
 
@@ -51,6 +51,7 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
         .rows = f->rows,
         .mine = { .skipped = row->skipped && f->weights > 0.0,
                   .busy = f->mine.busy,
+                  .waits = f->mine.waits,
                   .sent = f->mine.sent,
                   .copied = f->mine.copied,
                   .stop = train_wants_stop(t) }
@@ -88,9 +89,9 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
             rounded.size[k] += a->size[k];
         }
         train_note_stop(t, a->stop);
-        t->busy[r] = a->busy;
-        if (a->busy > t->balance.slowest_busy) {
-            t->balance.slowest_busy = a->busy;
+        t->busy[r] = a->busy - a->waits;
+        if (t->busy[r] > t->balance.slowest_busy) {
+            t->balance.slowest_busy = t->busy[r];
             t->balance.slowest = r;
         }
     }
@@ -117,11 +118,15 @@ static void even_out(train *t, told *all, int count)
     for (int i = 0; i < count; i++)
         train_rate(t, &t->held[i].row, t->held[i].tokens, (double)(t->held[i].rows * t->o.seq), seconds);
     for (int r = 0; r < t->ranks; r++) {
-        double busy = 0.0;
-        for (int i = 0; i < count; i++)
+        double busy = 0.0, waits = 0.0;
+        for (int i = 0; i < count; i++) {
             busy += all[r * count + i].busy / count;
-        for (int i = 0; i < count; i++)
+            waits += all[r * count + i].waits / count;
+        }
+        for (int i = 0; i < count; i++) {
             all[r * count + i].busy = busy;
+            all[r * count + i].waits = waits;
+        }
     }
 }
 

@@ -179,9 +179,9 @@ static train_balance balance_of(const train *t, double seconds)
     const sync_totals *each = sync_totals_each(t->sync);
     train_balance b = { 0 };
     for (int r = 0; each && r < t->ranks; r++) {
-        t->busy[r] = each[r].busy;
-        if (each[r].busy > b.slowest_busy) {
-            b.slowest_busy = each[r].busy;
+        t->busy[r] = each[r].busy - each[r].waits;
+        if (t->busy[r] > b.slowest_busy) {
+            b.slowest_busy = t->busy[r];
             b.slowest = r;
         }
     }
@@ -222,7 +222,10 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
     gt_status st = stage_settle(t->stage);
     const stage_report report = stage_last(t->stage);
     if (t->exchange) {
-        const tensor_exchange_spent all = tensor_exchange_spent_of(t->exchange);
+        tensor_exchange_spent all;
+        const gt_status counted = tensor_exchange_spent_of(t->exchange, &all);
+        st = st ? st : counted;
+        mine->waits = (double)(all.idle - t->exchanged.idle) * 1e-9;
         sent += all.bytes - t->exchanged.bytes;
         mine->copied += (double)(all.copied - t->exchanged.copied);
         t->exchanged = all;

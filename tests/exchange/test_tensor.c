@@ -219,7 +219,7 @@ static gt_status machine_open(machine *m, const trial *t, net_group *group, int 
     RANK_OK(kernel_set_create(&m->k, m->d, t->storage));
     RANK_OK(gemm_context_create(&m->gemm, m->d, "tiled"));
     if (group)
-        RANK_OK(tensor_exchange_create(&m->exchange, group, m->d));
+        RANK_OK(tensor_exchange_create(&m->exchange, group, m->d, NULL));
     for (int i = 0; i < t->stages; i++)
         RANK_OK(open_stage(m, i, rank));
     return GT_OK;
@@ -322,8 +322,8 @@ static gt_status run_rank(const trial *t, net_group *group, int rank, result *r)
         st = collect(&m.stage[i], r);
     if (!st && t->look)
         st = look(&m);
-    if (m.exchange)
-        r->spent = tensor_exchange_spent_of(m.exchange);
+    if (!st && m.exchange)
+        st = tensor_exchange_spent_of(m.exchange, &r->spent);
     machine_release(&m);
     return st;
 }
