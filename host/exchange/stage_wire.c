@@ -7,12 +7,19 @@
  *   in    free ── post ──► posted ── wire_receive ──► held ── device has read ──► free, posted again
  *   out   free ── begin ─► made ── device has made, completion sends ──► sent ── peer has it ──► free
  *
+ * A slot's message goes in one part, or in several of a size that both ends know without being told, each with an event
+ * of the device and a request of the network of its own. What decides is said once, before the first message:
+ *
+ *   wire_create()   ── own memory? piece ──►  ◄── own memory? piece ──   both ways, whoever sends later
+ *   agree()         the same parts at both ends
+ *
  * Messages of one form go through the same states whether the device computes in the slot or copies to and from it;
  * an encoding is computed in the slot as well. What the peer lends is bound as a buffer of the device
  * once for each place that is met, which are the sender's few slots.                            */
 #include "host/exchange/stage_wire.h"
 
 #include "host/base/clock.h"
+#include "host/base/text.h"
 #include "host/base/trace.h"
 
 #include <assert.h>
@@ -22,11 +29,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A share of a slot's message; most go in one. */
+typedef struct wire_part {
+    struct wire_slot *of;
+    net_request *request;
+    net_loan loan;                  /* in: where the peer has it                            */
+} wire_part;
+enum { PARTS = 16 };                /* at most: a further one hides less than it costs      */
+
 typedef struct wire_slot {
     void *data;                     /* an arena                                             */
     dev_buffer *buffer;             /* the same, where the device computes in host memory   */
-    net_request *request;
-    net_loan loan;                  /* in: where the peer has it                            */
+    wire_part part[PARTS];
     uint64_t ticket;                /* the completion thread's, who starts sending; in: who posts again */
     gt_span about;                  /* out: step, micro-batch and chunk, for the trace      */
     int busy;                       /* in: posted or held                                   */
@@ -58,6 +72,13 @@ static const kind_row kinds[WIRE_KINDS] = {
     [WIRE_INT8] = { "int8", "the largest of 128", 1.0 / 127.0, 1.0 + 1.0 / 32.0 },
 };
 
+/* What the ends of a wire tell each other. */
+typedef struct wire_word {
+    uint32_t apart;                 /* the device has memory of its own                     */
+    uint32_t zero;
+    uint64_t piece;                 /* bytes of a part, 0: all in one                       */
+} wire_word;
+
 struct wire {
     net_comm *comm;
     dev_device *device;
@@ -67,6 +88,10 @@ struct wire {
     wire_form form;
     int in_host;                    /* the device computes in host memory                   */
     uint64_t bytes, sent, copied;
+    wire_word mine, theirs;
+    net_request *said, *heard;      /* of these; NULL: the ends have agreed                 */
+    int parts;                      /* of a message                                         */
+    uint64_t part_bytes;            /* of all but the last                                  */
     /* One of each is enough, as a device's work is in order. */
     dev_buffer *code;               /* a message on the device, in_host: a window on slots  */
     dev_buffer *wide;               /* in fp32, of what is held in 16 bits                  */
@@ -146,12 +171,83 @@ static gt_status make_slots(wire *w)
     gt_status st = GT_OK;
     for (int i = 0; !st && i < w->depth; i++) {
         wire_slot *p = &w->slots[i];
+        for (int k = 0; k < PARTS; k++)
+            p->part[k].of = p;
         p->of = w;
         st = net_comm_memory(w->comm, w->bytes, &p->data);
         if (!st && w->in_host)
             st = dev_buffer_create_in(&p->buffer, w->device, p->data, w->bytes, "what travels between stages");
     }
     return st;
+}
+
+/* ---- in parts ---------------------------------------------------------------------------------- */
+
+static const uint64_t piece_bytes = 1 << 20;    /* 40 us of a fast bus, 20 of a fast network */
+
+static gt_status say(wire *w)
+{
+    const char *wish = getenv("GEARTRAIN_WIRE_PIECE");
+    w->mine = (wire_word){ .apart = !w->in_host, .piece = piece_bytes };
+    if (wish && *wish && gt_parse_bytes(&w->mine.piece, wish))
+        return gt_fail(GT_MISUSE, "GEARTRAIN_WIRE_PIECE is '%s', not bytes of a piece such as 1MiB, or 0", wish);
+    gt_status st = net_send_start(w->comm, w->peer, w->channel, &w->mine, sizeof w->mine, &w->said);
+    if (!st)
+        st = net_recv_start(w->comm, w->peer, w->channel, &w->theirs, sizeof w->theirs, &w->heard);
+    net_comm_signal(w->comm);
+    return st;
+}
+
+/* 1: the next part may travel or be written while this one is still read or on its way. Within a host bytes that are
+ * lent do not travel: there both devices must copy. */
+static int parts_overlap(const wire *w)
+{
+    const char *by = net_comm_transport(w->comm, w->peer);
+    return !strcmp(by, "shm") || !strcmp(by, "self")
+               ? w->mine.apart && w->theirs.apart
+               : w->mine.apart || w->theirs.apart;
+}
+
+static void cut(wire *w)
+{
+    enum { PAGE = 4096 };           /* what is lent to a device begins at one */
+    const uint64_t piece = w->mine.piece < w->theirs.piece ? w->mine.piece : w->theirs.piece;
+    const uint64_t wanted = piece ? (w->bytes + piece - 1) / piece : 1;
+    const uint64_t parts = !wanted || !parts_overlap(w) ? 1 : wanted < PARTS ? wanted : PARTS;
+    w->part_bytes = ((w->bytes + parts - 1) / parts + PAGE - 1) / PAGE * PAGE;
+    w->parts = parts == 1 ? 1 : (int)((w->bytes + w->part_bytes - 1) / w->part_bytes);
+    if (w->parts == 1)
+        w->part_bytes = w->bytes;
+}
+
+/* Before the first message; both ends come to the same. */
+static gt_status agree(wire *w)
+{
+    net_request *said = w->said, *heard = w->heard;
+    if (!said)
+        return GT_OK;
+    w->said = w->heard = NULL;
+    const gt_status sent = net_wait(said), st = net_wait(heard);
+    if (!sent && !st)
+        cut(w);
+    return sent ? sent : st;
+}
+
+static uint64_t part_at(const wire_part *x)
+{
+    return (uint64_t)(x - x->of->part) * x->of->of->part_bytes;
+}
+
+static uint64_t part_size(const wire_part *x)
+{
+    const wire *w = x->of->of;
+    const uint64_t left = w->bytes - part_at(x);
+    return left < w->part_bytes ? left : w->part_bytes;
+}
+
+static void *part_data(const wire_part *x)
+{
+    return (char *)x->of->data + part_at(x);
 }
 
 gt_status wire_create(wire **out, net_comm *comm, int peer, uint32_t channel, dev_device *d, dev_completion *c,
@@ -178,7 +274,9 @@ gt_status wire_create(wire **out, net_comm *comm, int peer, uint32_t channel, de
                  .slots = slots };
     pthread_mutex_init(&w->lock, NULL);
     snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
-    const gt_status st = make_slots(w);
+    gt_status st = make_slots(w);
+    if (!st)
+        st = say(w);
     if (st)
         wire_release(w);
     else
@@ -203,11 +301,13 @@ void wire_release(wire *w)
 {
     if (!w)
         return;
-    for (int i = 0; i < w->depth; i++) {
-        wire_slot *p = &w->slots[i];
-        if (!p->loan.data && net_borrow_wait(p->request, &p->loan))
-            gt_message_clear();                 /* the job is over, and has said why */
-        net_borrow_end(w->comm, w->peer, &p->loan);
+    if (agree(w))
+        gt_message_clear();                     /* the job is over, and has said why */
+    for (int i = 0; i < w->depth * PARTS; i++) {
+        wire_part *x = &w->slots[i / PARTS].part[i % PARTS];
+        if (!x->loan.data && net_borrow_wait(x->request, &x->loan))
+            gt_message_clear();
+        net_borrow_end(w->comm, w->peer, &x->loan);
     }
     release_code(w);
     for (int i = 0; i < w->lent_count; i++) {
@@ -403,6 +503,14 @@ gt_status wire_rate_measure(wire_rate *out, dev_device *d, wire_kind k, dtype ty
 
 /* ---- messages in -------------------------------------------------------------------------------- */
 
+/* What is bound as one buffer must lie in one piece: parts of it come into the slot. */
+static gt_status post_part(wire *w, wire_part *x)
+{
+    return (w->parts > 1 && w->in_host
+                ? net_recv_start
+                : net_borrow_start)(w->comm, w->peer, w->channel, part_data(x), part_size(x), &x->request);
+}
+
 /* Lock held. */
 static gt_status post(wire *w)
 {
@@ -411,7 +519,8 @@ static gt_status post(wire *w)
         wire_slot *p = &w->slots[w->posted % (uint64_t)w->depth];
         if (p->busy)
             break;
-        st = net_borrow_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+        for (int k = 0; !st && k < w->parts; k++)
+            st = post_part(w, &p->part[k]);
         p->busy = !st;
         w->posted += !st;
     }
@@ -422,23 +531,30 @@ static gt_status post(wire *w)
 gt_status wire_expect(wire *w, int total)
 {
     assert(w->taken == w->total);
+    gt_status st = agree(w);
+    if (st)
+        return st;
     pthread_mutex_lock(&w->lock);
     w->total += (uint64_t)total;
-    const gt_status st = post(w);
+    st = post(w);
     pthread_mutex_unlock(&w->lock);
     return st;
 }
 
-/* On the completion thread: the device has read the message. */
-static gt_status free_slot(void *context, uint64_t now)
+/* On the completion thread: the device has read a part, and all before it; with the last one the message. */
+static gt_status part_read(void *context, uint64_t now)
 {
-    wire_slot *p = context;
+    wire_part *x = context;
+    wire_slot *p = x->of;
     wire *w = p->of;
+    gt_status st = GT_OK;
     (void)now;
-    net_borrow_end(w->comm, w->peer, &p->loan);
+    net_borrow_end(w->comm, w->peer, &x->loan);
+    if (x != &p->part[w->parts - 1])
+        return GT_OK;
     pthread_mutex_lock(&w->lock);
     p->busy = 0;
-    const gt_status st = post(w);
+    st = post(w);
     pthread_mutex_unlock(&w->lock);
     return st;
 }
@@ -463,15 +579,15 @@ static gt_status next_slot(wire *w, wire_slot **out)
     return st;
 }
 
-static gt_status finish(wire_slot *p, uint64_t *waited)
+static gt_status finish(wire_part *x, uint64_t *waited)
 {
-    net_request *r = p->request;
-    p->request = NULL;
+    net_request *r = x->request;
+    x->request = NULL;
     if (!r)
         return GT_OK;
     const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
-    gt_status st = net_borrow_wait(r, &p->loan);
-    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, p->of->name, traced);
+    gt_status st = net_borrow_wait(r, &x->loan);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, x->of->of->name, traced);
     *waited += gt_now_ns() - start;
     return st;
 }
@@ -496,31 +612,44 @@ static gt_status lent_buffer(wire *w, const net_loan *loan, dev_buffer **out)
 
 static gt_status buffer_of(wire *w, wire_slot *p, dev_buffer **out)
 {
+    const net_loan *loan = &p->part[0].loan;
     *out = p->buffer;
-    return p->loan.data ? lent_buffer(w, &p->loan, out) : GT_OK;
+    return loan->data ? lent_buffer(w, loan, out) : GT_OK;
 }
 
 static gt_status read_by_now(wire *w, wire_slot *p)
 {
     dev_event *read;
     const gt_status st = dev_mark(w->device, &read);
-    return st ? st : dev_completion_put(w->completion, read, free_slot, p, &p->ticket);
+    return st ? st : dev_completion_put(w->completion, read, part_read, &p->part[w->parts - 1], &p->ticket);
 }
 
 /* Into b, or into what b is decoded from. */
-static gt_status write_message(wire *w, wire_slot *p, dev_buffer *b)
+static gt_status write_part(wire *w, wire_part *x, dev_buffer *b)
 {
     dev_event *written;
-    const void *from = p->loan.data ? p->loan.data : p->data;
-    const gt_status st = dev_write_start(w->device, w->code ? w->code : b, 0, from, w->bytes, &written);
-    return st ? st : dev_completion_put(w->completion, written, free_slot, p, &p->ticket);
+    const void *from = x->loan.data ? x->loan.data : part_data(x);
+    const gt_status st = dev_write_start(w->device, w->code ? w->code : b, part_at(x), from, part_size(x), &written);
+    return st ? st : dev_completion_put(w->completion, written, part_read, x, &x->of->ticket);
+}
+
+/* Each part is written while the next ones come. */
+static gt_status take_parts(wire *w, wire_slot *p, dev_buffer *b, uint64_t *waited)
+{
+    gt_status st = GT_OK;
+    for (int k = 0; !st && k < w->parts; k++) {
+        st = finish(&p->part[k], waited);
+        if (!st && !w->in_host)
+            st = write_part(w, &p->part[k], b);
+    }
+    return st;
 }
 
 /* What came through shared memory without being lent was copied. */
 static void count_copies(wire *w, const wire_slot *p)
 {
     const char *by = net_comm_transport(w->comm, w->peer);
-    if (w->in_host && !p->loan.data && (!strcmp(by, "shm") || !strcmp(by, "self")))
+    if (w->in_host && !p->part[0].loan.data && (!strcmp(by, "shm") || !strcmp(by, "self")))
         w->copied += w->bytes;
 }
 
@@ -530,18 +659,16 @@ gt_status wire_receive(wire *w, dev_buffer *b, int *place, uint64_t *waited)
     dev_buffer *there = NULL;
     *place = -1;
     gt_status st = next_slot(w, &p);
-    if (!st)
-        st = finish(p, waited);
-    if (!st)
-        count_copies(w, p);
     if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
         st = make_room(w, 0);
+    if (!st)
+        st = take_parts(w, p, b, waited);
+    if (!st)
+        count_copies(w, p);
     if (!st && w->in_host)
         st = buffer_of(w, p, &there);
     if (!st && w->in_host)
         st = dev_window_set(w->code ? w->code : b, there);
-    if (!st && !w->in_host)
-        st = write_message(w, p, b);
     w->taken += !st;
     if (!st && w->code)
         st = run_code(w, b, 0, 0);
@@ -559,14 +686,26 @@ gt_status wire_read(wire *w, int place)
 
 /* ---- messages out ------------------------------------------------------------------------------- */
 
+/* On the completion thread: a part has been read. */
 static gt_status send(void *context, uint64_t now)
 {
-    wire_slot *p = context;
+    wire_part *x = context;
+    const wire_slot *p = x->of;
     const wire *w = p->of;
     (void)now;
     gt_trace_of(p->about.step, p->about.micro_batch, p->about.chunk);
-    gt_status st = net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+    gt_status st = net_send_start(w->comm, w->peer, w->channel, part_data(x), part_size(x), &x->request);
     net_comm_signal(w->comm);
+    return st;
+}
+
+/* The same: the message was made in the slot. */
+static gt_status send_all(void *context, uint64_t now)
+{
+    wire_slot *p = context;
+    gt_status st = GT_OK;
+    for (int k = 0; !st && k < p->of->parts; k++)
+        st = send(&p->part[k], now);
     return st;
 }
 
@@ -574,10 +713,14 @@ static gt_status send(void *context, uint64_t now)
 static gt_status free_for_next(wire *w, wire_slot **out, uint64_t *waited)
 {
     wire_slot *p = &w->slots[w->begun % (uint64_t)w->depth];
-    const gt_status st = dev_completion_wait(w->completion, p->ticket);
+    gt_status st = agree(w);
+    if (!st)
+        st = dev_completion_wait(w->completion, p->ticket);
+    for (int k = 0; !st && k < w->parts; k++)
+        st = finish(&p->part[k], waited);
     *out = p;
     w->begun++;
-    return st ? st : finish(p, waited);
+    return st;
 }
 
 gt_status wire_begin(wire *w, dev_buffer *b, int *place, uint64_t *waited)
@@ -591,32 +734,46 @@ gt_status wire_begin(wire *w, dev_buffer *b, int *place, uint64_t *waited)
     return st ? st : dev_window_set(b, p->buffer);
 }
 
-/* Queues making the message in slot p, out of b; *made: when that is done. */
-static gt_status make_message(wire *w, wire_slot *p, dev_buffer *b, uint32_t number, dev_event **made)
+/* Reads a message that was made at b; each part is sent while the next ones are read. */
+static gt_status read_and_send(wire *w, wire_slot *p, dev_buffer *b)
 {
+    gt_status st = GT_OK;
+    for (int k = 0; !st && k < w->parts; k++) {
+        wire_part *x = &p->part[k];
+        dev_event *read;
+        st = dev_read_start(w->device, b, part_at(x), part_data(x), part_size(x), &read);
+        if (!st)
+            st = dev_completion_put(w->completion, read, send, x, &p->ticket);
+    }
+    return st;
+}
+
+/* Queues making the message in slot p, out of b, and sending it. */
+static gt_status make_and_send(wire *w, wire_slot *p, dev_buffer *b, uint32_t number)
+{
+    dev_event *made;
     gt_status st = GT_OK;
     if (w->code && w->in_host)
         st = dev_window_set(w->code, p->buffer);
     if (!st && w->code)
         st = run_code(w, b, 1, number);
-    if (st)
-        return st;
-    return w->in_host ? dev_mark(w->device, made)
-                      : dev_read_start(w->device, w->code ? w->code : b, 0, p->data, w->bytes, made);
+    if (!st && !w->in_host)
+        return read_and_send(w, p, w->code ? w->code : b);
+    if (!st)
+        st = dev_mark(w->device, &made);
+    return st ? st : dev_completion_put(w->completion, made, send_all, p, &p->ticket);
 }
 
 gt_status wire_send(wire *w, dev_buffer *b, int place, uint32_t number, uint64_t *waited)
 {
     wire_slot *p = place < 0 ? NULL : &w->slots[place];
-    dev_event *made = NULL;
     gt_status st = p ? GT_OK : free_for_next(w, &p, waited);
     if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
         st = make_room(w, 1);
-    if (!st)
-        st = make_message(w, p, b, number, &made);
+    if (st)
+        return st;
     gt_trace_stamp(&p->about);
-    if (!st)
-        st = dev_completion_put(w->completion, made, send, p, &p->ticket);
+    st = make_and_send(w, p, b, number);
     w->taken += !st;
     w->sent += st ? 0 : w->bytes;
     return st;

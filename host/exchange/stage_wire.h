@@ -7,7 +7,15 @@
  *   out   kernels ──► slot ──(completion) send──► peer            a slot is used again when the peer has it,
  *   in    peer ──► slot, received early ──► kernels               or, where it was lent, has read it
  *
- * On others a message is read from the device into its slot, and written there from where it arrived.
+ * On others a message is read from the device into its slot, and written there from where it arrived: in parts of at
+ * most 1 MiB (GEARTRAIN_WIRE_PIECE; 0: always in one), or in 16 larger ones, so that three ways are used at once:
+ *
+ *   device ──► slot     | read 0 | read 1 | read 2 |
+ *   slot ──► peer                | send 0 | send 1 | send 2 |
+ *   peer's device                         | write 0| write 1| write 2|
+ *
+ * So it is where either end's device has memory of its own; within a host, where bytes are lent, where both have. The ends
+ * tell each other at the first message, whose bits do not depend on it.
  *
  * What a stage holds may travel in fewer bits: then `read` is of an encoding on the device, and what was written
  * there is decoded.

@@ -9,15 +9,22 @@
  *   fills    filling a buffer does nothing
  *   tiles    the tiled GEMM engine forgets all but the first 7 rows of a panel of B
  *   slow     a copy that nobody waits for at once begins 20 ms late
+ *   turns    such a read begins when as many such writes have been started as reads before it
+ *   apart    no native kernels run, as on a device with memory of its own; apart0, apart1: on that rank's alone
  * and, in rank $GT_FAULT_RANK if that is set, at the $GT_FAULT_AT-th launch of a kernel [1] or after it:
  *   lost     the device is gone: what is queued fails, from then on and for ever
  *   fault    a kernel runs into a fault: the launch is taken, what waits for anything is told
- *   memory   the driver finds no memory for the launch                                    */
+ *   memory   the driver finds no memory for the launch
+ * or at the $GT_FAULT_AT-th read that nobody waits for at once:
+ *   torn     the device is gone when that has been queued
+ *   killed   the process is                                                                */
 #include <CL/cl.h>
 #include <CL/cl_layer.h>
 
 #include <stdatomic.h>
+#include <ctype.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -86,19 +93,26 @@ static CL_API_ENTRY cl_int CL_API_CALL fill(cl_command_queue queue, cl_mem memor
 
 /* ---- a device that gives up ------------------------------------------------------------------------- */
 
-static atomic_long launches;
+static atomic_long launches, reads, writes; /* reads and writes: those that nobody waits for at once */
 
-static int given_up(const char *name)
+static int reached(const char *name, atomic_long *count)
 {
     const char *at = getenv("GT_FAULT_AT"), *whose = getenv("GT_FAULT_RANK"), *mine = getenv("GEARTRAIN_RANK");
     if (whose && (!mine || strcmp(whose, mine)))
         return 0;
-    return fault(name) && atomic_load(&launches) >= (at ? atol(at) : 1);
+    return fault(name) && atomic_load(count) >= (at ? atol(at) : 1);
+}
+
+static int given_up(const char *name)
+{
+    return reached(name, &launches);
 }
 
 static cl_int told(void)
 {
-    return given_up("lost") ? CL_DEVICE_NOT_AVAILABLE : given_up("fault") ? CL_OUT_OF_RESOURCES : CL_SUCCESS;
+    return given_up("lost") || reached("torn", &reads) ? CL_DEVICE_NOT_AVAILABLE
+           : given_up("fault")                         ? CL_OUT_OF_RESOURCES
+                                                       : CL_SUCCESS;
 }
 
 static CL_API_ENTRY cl_int CL_API_CALL launch(cl_command_queue queue, cl_kernel kernel, cl_uint rank,
@@ -125,40 +139,76 @@ static CL_API_ENTRY cl_int CL_API_CALL wait_for(cl_uint count, const cl_event *e
     return told() ? CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST : err;
 }
 
-/* ---- slow copies -------------------------------------------------------------------------------------- */
+/* ---- a device with memory of its own ------------------------------------------------------------------ */
 
-static void *let_go(void *gate)
+static int is_apart(void)
 {
-    usleep(20000);
-    below->clSetUserEventStatus(gate, CL_COMPLETE);
-    below->clReleaseEvent(gate);
+    const char *all = getenv("GT_FAULT"), *at = all ? strstr(all, "apart") : NULL, *mine = getenv("GEARTRAIN_RANK");
+    return at && (!isdigit((unsigned char)at[5]) || (mine && at[5] == mine[0]));
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL device_info(cl_device_id device, cl_device_info what, size_t size, void *value,
+                                                   size_t *size_out)
+{
+    const cl_int err = below->clGetDeviceInfo(device, what, size, value, size_out);
+    if (err == CL_SUCCESS && value && what == CL_DEVICE_EXECUTION_CAPABILITIES && is_apart())
+        *(cl_device_exec_capabilities *)value &= ~(cl_device_exec_capabilities)CL_EXEC_NATIVE_KERNEL;
+    return err;
+}
+
+/* ---- copies that begin late --------------------------------------------------------------------------- */
+
+typedef struct opening {
+    cl_event event;
+    long writes; /* opens at so many, or, of none, after 20 ms */
+} opening;
+
+static atomic_int hopeless;
+
+/* Where too few writes come for a minute, a test has failed, and is to end. */
+static void *let_go(void *context)
+{
+    const opening *g = context;
+    usleep(g->writes ? 0 : 20000);
+    for (int i = 0; i < 60000 && atomic_load(&writes) < g->writes && !atomic_load(&hopeless); i++)
+        usleep(1000);
+    if (atomic_load(&writes) < g->writes)
+        atomic_store(&hopeless, 1);
+    below->clSetUserEventStatus(g->event, CL_COMPLETE);
+    below->clReleaseEvent(g->event);
+    free(context);
     return NULL;
 }
 
-/* An event that is over in 20 ms; NULL if it cannot be made. */
-static cl_event gate_of(cl_command_queue queue)
+/* An event that is over when the gate opens; NULL if it cannot be made. */
+static cl_event gate_of(cl_command_queue queue, long at)
 {
     cl_context context;
     cl_int err;
     pthread_t thread;
+    opening *g = malloc(sizeof *g);
     below->clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof context, &context, NULL);
-    cl_event gate = below->clCreateUserEvent(context, &err);
-    if (err != CL_SUCCESS)
+    cl_event event = below->clCreateUserEvent(context, &err);
+    if (err != CL_SUCCESS || !g) {
+        free(g);
         return NULL;
-    below->clRetainEvent(gate);
-    if (pthread_create(&thread, NULL, let_go, gate)) {
-        below->clSetUserEventStatus(gate, CL_COMPLETE);
-        below->clReleaseEvent(gate);
+    }
+    *g = (opening){ event, at };
+    below->clRetainEvent(event);
+    if (pthread_create(&thread, NULL, let_go, g)) {
+        below->clSetUserEventStatus(event, CL_COMPLETE);
+        below->clReleaseEvent(event);
+        free(g);
     } else {
         pthread_detach(thread);
     }
-    return gate;
+    return event;
 }
 
 /* Waits for the events, and for the gate. */
-static cl_int hold_back(cl_command_queue queue, cl_uint count, const cl_event *events)
+static cl_int hold_back(cl_command_queue queue, long at, cl_uint count, const cl_event *events)
 {
-    cl_event all[8], gate = gate_of(queue);
+    cl_event all[8], gate = gate_of(queue, at);
     if (!gate || count >= 8)
         return CL_OUT_OF_HOST_MEMORY;
     if (count)
@@ -175,7 +225,14 @@ static CL_API_ENTRY cl_int CL_API_CALL read_buffer(cl_command_queue queue, cl_me
 {
     if (told())
         return told();
-    const cl_int err = fault("slow") && !blocking ? hold_back(queue, count, events) : CL_SUCCESS;
+    const long before = blocking ? 0 : atomic_fetch_add(&reads, 1);
+    if (!blocking && reached("killed", &reads))
+        kill(getpid(), SIGKILL);
+    cl_int err = CL_SUCCESS;
+    if (!blocking && fault("turns") && before)
+        err = hold_back(queue, before, count, events);
+    else if (!blocking && fault("slow"))
+        err = hold_back(queue, 0, count, events);
     return err ? err : below->clEnqueueReadBuffer(queue, memory, blocking, offset, size, to, count, events, event);
 }
 
@@ -185,7 +242,9 @@ static CL_API_ENTRY cl_int CL_API_CALL write_buffer(cl_command_queue queue, cl_m
 {
     if (told())
         return told();
-    const cl_int err = fault("slow") && !blocking ? hold_back(queue, count, events) : CL_SUCCESS;
+    if (!blocking)
+        atomic_fetch_add(&writes, 1);
+    const cl_int err = fault("slow") && !blocking ? hold_back(queue, 0, count, events) : CL_SUCCESS;
     return err ? err : below->clEnqueueWriteBuffer(queue, memory, blocking, offset, size, from, count, events, event);
 }
 
@@ -208,6 +267,7 @@ CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint entries, const cl_icd_dispat
         return CL_INVALID_VALUE;
     below = target;
     ours = *target;
+    ours.clGetDeviceInfo = device_info;
     ours.clCreateProgramWithSource = create_program;
     ours.clGetEventProfilingInfo = profiling;
     ours.clEnqueueFillBuffer = fill;

@@ -9,6 +9,7 @@
 
 #include "host/base/file.h"
 #include "host/base/random.h"
+#include "host/base/trace.h"
 #include "host/exchange/stage_wire.h"
 
 #include <math.h>
@@ -24,6 +25,7 @@ typedef struct trial {
     uint32_t first;                     /* number of the first message                      */
     const char *knobs;                  /* NULL: shared memory                              */
     int copies;                         /* 1: what arrives must have been copied            */
+    int apart;                          /* rank 0's device has memory of its own            */
     float got[MESSAGES][COUNT];         /* by rank 1                                        */
 } trial;
 
@@ -205,6 +207,8 @@ static gt_status body(net_comm *c, void *context)
     trial *t = context;
     end e = { 0 };
     gt_status st = open_end(&e, c, t);
+    if (!st && !net_comm_rank(c))
+        t->apart = !dev_info_of(e.d)->native_kernels;
     if (!st)
         st = net_comm_rank(c) ? receive_all(&e, t) : send_all(&e, t);
     release(&e);
@@ -242,6 +246,65 @@ static void what_is_lent_is_not_copied(void)
         goes(&t, WIRE_AS_IT_IS, DTYPE_F32);
         goes(&t, WIRE_BF16, DTYPE_F32);
     }
+}
+
+/* ---- in parts -------------------------------------------------------------------------------------- */
+
+enum { PART = 8192, PARTS = (4 * COUNT + PART - 1) / PART, ROOM = 2 * MESSAGES * PARTS };
+
+/* The parts that were read, and what was sent, in the order of their beginnings. */
+typedef struct moves {
+    gt_span read[ROOM], sent[ROOM];
+    int reads, sends;
+} moves;
+
+static void note_moves(moves *out, const gt_trace *all)
+{
+    for (size_t i = 0; i < all->count; i++) {
+        const gt_span *s = &all->span[i];
+        if (s->category == GT_TRACE_COPY && !strncmp(s->name, "read", 4) && s->bytes <= PART && out->reads < ROOM)
+            out->read[out->reads++] = *s;
+        if (s->category == GT_TRACE_WIRE && s->kind == GT_SPAN_SENDS && s->bytes > 64 && out->sends < ROOM)
+            out->sent[out->sends++] = *s;
+    }
+}
+
+/* What is read from a device travels in parts, the first ones while the rest is read; what a device has made in host
+ * memory in one. pieces.sh runs this with a device of either kind, and lets none of the parts but the first be
+ * read before the one before it has been written at the other end. */
+static void parts_travel_while_the_rest_is_read(void)
+{
+    static const char *const ways[] = { "transport=tcp", "transport=shm" };
+    const char *faults = getenv("GT_FAULT");
+    const int in_turns = faults && strstr(faults, "turns");
+    setenv("GEARTRAIN_WIRE_PIECE", "7000", 1);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        static trial t;
+        static moves m;
+        gt_trace all = { 0 };
+        t.knobs = ways[i];
+        memset(&m, 0, sizeof m);
+        CHECK_OK(gt_trace_start(1 << 14));
+        goes(&t, WIRE_AS_IT_IS, DTYPE_F32);
+        CHECK_OK(gt_trace_take(&all));
+        gt_trace_stop();
+        note_moves(&m, &all);
+        gt_trace_release(&all);
+        CHECKF(m.sends == (t.apart ? MESSAGES * PARTS : MESSAGES), "%s: %d were sent", ways[i], m.sends);
+        CHECKF(m.reads == (t.apart ? MESSAGES * PARTS : 0), "%s: %d were read", ways[i], m.reads);
+        for (int k = 0; in_turns && k + 1 < m.reads && k < m.sends; k++)
+            CHECKF(m.sent[k].begin < m.read[k + 1].end && m.sent[k].bytes == m.read[k].bytes,
+                   "%s: part %d was sent after the next one was read", ways[i], k);
+    }
+    unsetenv("GEARTRAIN_WIRE_PIECE");
+}
+
+static void a_piece_is_so_many_bytes(void)
+{
+    static trial t;
+    setenv("GEARTRAIN_WIRE_PIECE", "much", 1);
+    CHECK_FAILS(ranks_run(2, "transport=shm", body, &t), GT_MISUSE, "GEARTRAIN_WIRE_PIECE is 'much', not bytes");
+    unsetenv("GEARTRAIN_WIRE_PIECE");
 }
 
 static void rounding_is_to_the_nearest_and_halves_the_bytes(void)
@@ -285,6 +348,8 @@ static void forms_have_names_and_take_fewer_bytes(void)
 const check_case check_cases[] = {
     CASE(what_is_sent_arrives_as_it_is),
     CASE(what_is_lent_is_not_copied),
+    CASE(parts_travel_while_the_rest_is_read),
+    CASE(a_piece_is_so_many_bytes),
     CASE(rounding_is_to_the_nearest_and_halves_the_bytes),
     CASE(half_precision_neither_overflows_nor_loses_small_blocks),
     CASE(eight_bits_are_drawn_by_message),
