@@ -154,7 +154,7 @@ planted attention/test_attention_matrix the_matrix_unit_matches \
     'barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */=>' "attention that overtakes a block"
 planted attention/test_attention_matrix the_matrix_unit_matches '^ (uint)distance=>^ 1' "an exchange with the wrong lane"
 planted attention/test_attention_matrix the_matrix_unit_matches 'key > seen[t][i]=>key > seen[t][i] + 1' "a key too many"
-planted gemm/test_gemm_matrix bf16x3_agrees_on_the_units_own_instruction 'ADD_PRODUCTS(my_a + REST + h)=>' \
+planted gemm/test_gemm_matrix bf16x3_agrees_on_the_units_own_instruction 'ADD_PRODUCTS(my_a + TO_K_OF_A(h) + REST)=>' \
     "fp32 by the matrix unit without what bf16 leaves over"
 wrong_unit 'p[MMA_C_ROW(lane, r) * ld + MMA_C_COLUMN(lane, r)]=>p[MMA_C_COLUMN(lane, r) * ld + MMA_C_ROW(lane, r)]' \
     "a transposed tile"

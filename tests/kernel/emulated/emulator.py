@@ -229,12 +229,12 @@ class Machine:
             out[at:at + size] = data
         return out, local
 
-    def user_registers(self, d, packet, arguments):
+    def user_registers(self, d, packet, arguments, private, size):
         """The scalar registers filled before a wave begins, in the order that the descriptor's bits fix."""
         two = lambda value: [value & 0xffffffff, value >> 32]
         words = []
-        for bit, values in ((1, [0, 0, 0, 0]), (2, two(packet)), (4, [0, 0]), (8, two(arguments)), (16, [0, 0]),
-                            (32, [0, 0]), (64, [d["private"]])):
+        for bit, values in ((1, repairs.private_buffer(private, size)), (2, two(packet)), (4, [0, 0]),
+                            (8, two(arguments)), (16, [0, 0]), (32, two(private)), (64, [d["private"]])):
             if d["properties"] & bit:
                 words += values
         return words + [0] * ((d["resources"] >> 1 & 31) - len(words))
@@ -253,8 +253,11 @@ class Machine:
         packet = ctypes.create_string_buffer(struct.pack(
             "<HHHHHHIIIIIQQQQ", 2, 3, *group, 0, *(a * b for a, b in zip(groups, group)), d["private"], local,
             d["address"], base, 0, 0))
-        user = self.user_registers(d, ctypes.addressof(packet), base)
         waves = (items + self.lanes - 1) // self.lanes
+        a_wave = (d["private"] + 3) // 4 * 4 * self.lanes
+        private = self.private_room(a_wave * waves)
+        user = self.user_registers(d, ctypes.addressof(packet), base, private, a_wave * waves)
+        wave_at = self.private_register(d)
         scalars = (ctypes.c_uint32 * (SGPRS * waves))()
         vectors = (ctypes.c_uint32 * (self.lanes * waves))()
         for w in range(waves):
@@ -262,12 +265,14 @@ class Machine:
                                 0, 0, 0, user or None, self.lanes)
             for register, value in emu.F32_INLINE.items():      # of which one has been overwritten
                 st._write_sgpr(register, value)
+            if wave_at is not None:
+                st._write_sgpr(wave_at, w * a_wave)
             ctypes.memmove(ctypes.addressof(scalars) + w * SGPRS * 4, st.sgpr_buf._buf.va_addr, SGPRS * 4)
             ctypes.memmove(ctypes.addressof(vectors) + w * self.lanes * 4, st.vgpr_buf._buf.va_addr, self.lanes * 4)
         run = Launch(sites=ctypes.addressof(program.sites), code=program.code[0], code_bytes=program.code[1],
                      waves=waves, lanes=self.lanes, local_bytes=local, private_bytes=d["private"],
                      start_scalars=ctypes.addressof(scalars), start_vectors=ctypes.addressof(vectors),
-                     private=self.private_room(d["private"] * self.lanes * waves), **self.files)
+                     private=private, **self.files)
         run.groups[:] = groups
         self.place_groups(run, d)
         while True:
@@ -285,6 +290,13 @@ class Machine:
         tally[0] += 1
         for i in range(len(COUNTS)):
             tally[1 + i] += run.counts[i]
+
+    def private_register(self, d):
+        """Where a wave finds how far into private memory its own begins: behind its group's numbers. Newer chips have
+        that done before a wave begins -> None"""
+        if self.chip != "gfx90a" or not d["resources"] & 1:
+            return None
+        return (d["resources"] >> 1 & 31) + bin(d["resources"] >> 7 & 15).count("1")
 
     def place_groups(self, run, d):
         """Where a wave finds which group it is of."""

@@ -10,6 +10,7 @@ Left alone, since nothing here reads it: 32x32 and other matrix instructions of 
 """
 import ctypes
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -45,14 +46,23 @@ def assemble(chip, lines):
     return [struct.unpack_from(f"<{s[5] // 4}I", data, s[4]) for s in code]
 
 
+def private_buffer(address, size):
+    """The four words that describe private memory to buffer instructions: a lane's word follows that of the lane before
+    it (bit 31 of the second; of the last 19: words of 4 bytes, 21: 64 of them together, 23: numbered by lane)."""
+    return [address & 0xffffffff, address >> 32 | 1 << 31, size, 1 << 19 | 3 << 21 | 1 << 23]
+
+
 class Wave:
     """One wave of the emulator, for a few instructions: vector registers by number (from 256 on those for sums), a
-    value for every lane."""
+    value for every lane; s[0:3] describe 16 bytes of private memory a lane."""
 
     def __init__(self, emu, chip, vectors):
         self.emu, self.chip = emu, chip
         self.lanes = emu._wave_size(ARCH[chip])
         self.state = emu.WaveState(self.lanes, self.lanes)
+        self.private = (ctypes.c_uint32 * (4 * self.lanes))()
+        for register, value in enumerate(private_buffer(ctypes.addressof(self.private), ctypes.sizeof(self.private))):
+            self.state._write_sgpr(register, value)
         for register, value in vectors.items():
             for lane in range(self.lanes):
                 if register < 256:
@@ -204,6 +214,51 @@ def repair_loads_of_halves(emu):
         emu._INST_HANDLERS[arch.DS] = halved(emu._INST_HANDLERS[arch.DS])
 
 
+# ---- gfx90a's private memory: buffer instructions of 1 to 16 bytes, a lane's words beside the next one's -------------
+
+def repair_private(emu):
+    kind, c, wide = emu.irc.MUBUF, emu._c, emu.dtypes.uint64
+
+    def handler(inst, ctx):
+        name = emu._op_name(inst)
+        form = re.fullmatch(r"BUFFER_(LOAD|STORE)_(?:([US]?)(BYTE|SHORT)|DWORD(?:X([234]))?)(_D16)?(_HI)?", name)
+        if not form or emu._iattr(inst, "lds"):
+            raise ValueError(f"{name} is not repaired")
+        store, signed, part, times, half, upper = form[1] == "STORE", form[2] == "S", form[3], form[4], form[5], form[6]
+        size = {"BYTE": 8, "SHORT": 16, None: 32}[part]
+        field = lambda name: ctx.inst_field(getattr(kind, name))
+        acc = emu._iattr(inst, "acc")
+        read, write = (ctx.raccvgpr_dyn, ctx.waccvgpr_dyn) if acc else (ctx.rvgpr_dyn, ctx.wvgpr_dyn)
+        buffer, s, data = field("srsrc") * c(4), field("soffset"), field("vdata")
+        address, more = field("vaddr"), field("offset")
+        by_register, exec_mask, lane = field("offen").ne(c(0)), ctx.rexec(), ctx.range()
+        active = emu._lane_active(exec_mask, lane)
+        begin = emu._u64(ctx.rsgpr_dyn(buffer), ctx.rsgpr_dyn(buffer + c(1)) & c(0xffff))
+        begin = begin + (s < c(128)).where(ctx.rsgpr_dyn(s), s - c(128)).cast(wide)
+        effects = []
+        for i in range(int(times or 1)):
+            at = more + by_register.where(ctx.rvgpr_dyn(address, lane), c(0)) + c(4 * i)
+            place = begin + ((at >> c(2)) * c(4 * 64) + (at & c(3))).cast(wide)
+            place = place + lane.cast(wide) * emu.UOp.const(4, wide)
+            old = read(data + c(i), lane)
+            if store:
+                value = old >> c(16) if upper else old
+                effects += emu._mem_store(ctx.vmem, place, value, active, 64, size)
+                continue
+            word = (place >> emu.UOp.const(2, wide)).cast(emu.dtypes.int64)
+            value = ctx.vmem.index(word.valid(active)).load() >> ((at & c(3)) * c(8))
+            if size < 32:
+                value = value & c((1 << size) - 1)
+                if signed:
+                    value = (value ^ c(1 << size - 1)) - c(1 << size - 1)
+            if half:
+                value = (old & c(0xffff)) | (value << c(16)) if upper else (old & c(0xffff0000)) | (value & c(0xffff))
+            effects.append(write(data + c(i), lane, value, exec_mask))
+        return emu.UOp.sink(emu.UOp.group(*effects).end(lane), *ctx.inc_pc())
+
+    emu._INST_HANDLERS[kind] = handler
+
+
 # ---- the table ------------------------------------------------------------------------------------------
 
 CDNA, ALL = ("gfx90a", "gfx942"), tuple(ARCH)
@@ -217,6 +272,9 @@ REPAIRS = [
     ("sums-to-local-memory", CDNA, "ds_write_b32 v1, a2\nds_read_b32 v0, v1", {1: 64, 2: 5, 258: 7}, 7, repair_sums_to_local),
     ("loads-of-halves", ALL, "ds_write_b32 v1, v2\nds_read_u16_d16_hi v0, v1", {0: 0x1111aaaa, 1: 64, 2: 0xcafe1234}, 0x1234aaaa,
      repair_loads_of_halves),
+    ("private-by-buffers", ("gfx90a",), "v_mbcnt_lo_u32_b32 v1, -1, 0\nv_mbcnt_hi_u32_b32 v1, -1, v1\n"
+     "v_add_u32_e32 v1, 5, v1\nbuffer_store_short v1, v2, s[0:3], 0 offen offset:2\n"
+     "buffer_load_dword v0, off, s[0:3], 0 offset:4", {2: 4}, 5 << 16, repair_private),
 ]
 
 
