@@ -44,6 +44,18 @@ GT_LOG=gemm:info program train --out after --resume --steps 4 > stdout 2> stderr
 check "a line of no use is said" grep -q "1 tuned products in '$work/$file' are of no use here" stderr
 check "and training goes on" grep -q '^step 4 ' stdout
 
+# ---- beside a run ----------------------------------------------------------------------------------
+
+rm "$file"
+train_tiny --steps 9 --out alone > stdout 2> stderr
+check "a CPU is not tuned unasked" [ "$(grep -c '^tuned ' stderr)" -eq 0 ]
+train_tiny --steps 9 --out beside --tune on > stdout 2> stderr
+check "a run that tunes ends well" [ $? -eq 0 ]
+check "and says what it tried" grep -Eq '^tuned   [0-9]+ products? between steps, in [0-9.]+ s' stderr
+losses alone > a && losses beside > b
+check "with the losses of one that does not" [ -s a -a "$(cat a)" = "$(cat b)" ]
+refuses "--tune of another kind" 2 "option --tune: 'maybe'" train --model gpt2-tiny --data "$text" --tune maybe
+
 # ---- what is refused -------------------------------------------------------------------------------
 
 refuses "--tune of something else" 2 'option --tune would be ignored: it belongs to bench gemm' bench step --tune
