@@ -11,8 +11,8 @@
 #                by rows, a group a loop over blocks of the rows before it, so its count is a polynomial of degree 2
 #                in the tokens, which these three give at 4096. It is compared with what 384 tokens count.
 #   inner loop   of blocks of 128 x 128 that are whole: a wave's instructions from one slice of k to the next, as those of
-#                k = 192 less those of k = 128. Waits, and hints to the scheduler, are instructions there; and what
-#                the compiler says of registers and waves
+#                k = 192 less those of k = 128. Waits, and hints to the scheduler, are instructions there; and, by
+#                machine_code.py, what the compiler says of registers and waves, and the same loop as it is written down
 #   projection   flop a second: of its matrix instructions' cycles, by AMD's tables, the part that the loop's
 #                leave them, times what the vendor says the chip does at most
 #
@@ -88,9 +88,9 @@ registers()         # the large variant's, and its waves a SIMD
     "$BUILD/tests/kernel/kernel_programs" gemm_matrix.cl > "$work/kernel.cl"
     clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target amdgcn-amd-amdhsa -mcpu="$chip" -O3 -S \
         --rocm-device-lib-path="$work/bitcode" -DSTYLE_GPU -DSTORE=1 -DTRANS_B "$work/kernel.cl" -o "$work/kernel.s" || exit 1
-    awk '/^; TotalNumVgprs:/ || /^; NumVgprs:/ { v = $3 } /^; Occupancy:/ { o = $3 } /^; LDSByteSize:/ { l = $3 }
-         /vgpr_spill_count:/ { s = $2 } END { printf "%d registers, %d spilled, %d bytes of local memory, %d waves a SIMD", v, s, l, o }' \
-        "$work/kernel.s"
+    "${GT_PYTHON:-python3}" tests/kernel/machine_code.py amd "$chip" - "$work/kernel.s" | awk -F '\t' '$3 == "gemm_matrix" {
+        printf "registers %s, %d spilled, %d bytes of local memory, %d waves a SIMD; written down, %d of %d instructions", $4, $6,
+            $5, $7, $10, $9 }'
 }
 
 list=${*:-gfx1100 gfx1201 gfx942 gfx90a}
