@@ -25,6 +25,8 @@
  *
  * The host sets with -D: STORE, LENGTHS, FLOORS as for attention.cl, MMA_UNIT and MMA_SOFTWARE as for mma.clh, and
  *   HEAD        columns of a head, a multiple of 16, at most 128                           [64]
+ *   ALIGNED     all rows of q, k and v begin at multiples of 8 elements, as those of dout do. It is not asked for in a
+ *               kernel: of two loads that differ in alignment alone compilers make one, of the lesser       [off]
  *   GRADIENT    the kernels of the gradient, else that of forward                            [off]
  *   OWN_TILES   tiles of 16 own rows a wave: each piece of the other factor serves so many   [what registers hold]
  *   PASS_TILES  tiles of 16 passing rows a block                                             [what registers hold] */
@@ -51,18 +53,18 @@
 #endif
 #ifndef PASS_TILES
 #ifdef MMA_XMX
-#define PASS_TILES (IS_GRADIENT || (HEAD > 64 && MMA_UNIT == MMA_DPAS8) ? 1 : 2)
+#define PASS_TILES (IS_GRADIENT || HEAD > 64 ? 1 : 2)
 #else
 #define PASS_TILES (IS_GRADIENT ? (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 2 : 1) \
                                 : (HEAD <= 64 && MMA_UNIT != MMA_SYNC ? 4 : 2))
 #endif
 #endif
-/* Own factors in local memory; in forward of one. */
+/* Own factors in local memory: both of the gradient, or that of forward. */
 #ifndef OWN_LOCAL
 #ifdef MMA_XMX
 #define OWN_LOCAL (IS_GRADIENT ? 2 : HEAD > 64)
 #else
-#define OWN_LOCAL (!IS_GRADIENT || HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 0 : MMA_UNIT == MMA_SYNC ? 1 : 2)
+#define OWN_LOCAL (!IS_GRADIENT || HEAD <= 64 || MMA_UNIT == MMA_MFMA || MMA_UNIT == MMA_SYNC ? 0 : 2)
 #endif
 #endif
 /* 1: attention_matrix_dkv sums dV, then dK, with the scores of both: registers hold one of them. */
@@ -88,7 +90,7 @@
 #ifdef MMA_XMX
 #define AHEAD_DQ (HEAD <= 64)
 #else
-#define AHEAD_DQ 1
+#define AHEAD_DQ (HEAD <= 64 || MMA_UNIT != MMA_WMMA11)
 #endif
 #endif
 
@@ -114,22 +116,27 @@
 
 /* ---- from global to local memory ------------------------------------------------------------------ */
 
-/* Eight neighbours; wide loads want alignment. Within a block 32 bits count elements: half the registers. */
-static ushort8 fetch8(__global const ushort *p, uint i, int aligned)
+/* Eight neighbours. Within a block 32 bits count bytes: half the registers. */
+static ushort8 fetch8(__global const ushort *p, uint i)
 {
-    return aligned ? *(__global const ushort8 *)(p + i) : vload8(0, p + i);
+#ifdef ALIGNED
+    return *(__global const ushort8 *)((__global const uchar *)p + 2 * i);
+#else
+    return vload8(0, p + i);
+#endif
 }
 
-/* A block of rows, ld apart, in registers: pieces of eight, those of a row by neighbouring items. Rows from `rows` on
- * are 0. */
+/* A block of rows, ld apart, in registers: pieces of eight, those of a row by neighbouring items. In place of rows from
+ * `rows` on, whose scores are hidden, comes the last one: so no lane has to ask whether it loads. */
+#define LAST_ROW(rows, ld) ((uint)(max(rows, 1) - 1) * (ld))
 #define ROW_FETCHES ((BLOCK * PIECES + ITEMS - 1) / ITEMS)
-MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int rows, int item,
-                           int aligned)
+MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int rows, int item)
 {
+    const uint last = LAST_ROW(rows, ld);
     MMA_UNROLL
     for (int f = 0; f < ROW_FETCHES; f++) {
-        const int i = item + f * ITEMS, row = i / PIECES;
-        part[f] = row < rows ? fetch8(p, (uint)row * ld + i % PIECES * 8, aligned) : (ushort8)(ushort)0;
+        const int i = item + f * ITEMS;
+        part[f] = fetch8(p, min((uint)(i / PIECES) * ld, last) + i % PIECES * 8);
     }
 }
 
@@ -148,14 +155,13 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
 #define PAIR_FETCHES ((BLOCK / 2 * PIECES + ITEMS - 1) / ITEMS)
 #define PAIR_ROW(i) ((i) / 2 % (BLOCK / 2) * 2)
 #define PAIR_D(i) (((i) % 2 + (i) / BLOCK * 2) * 8)
-MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int rows, int item,
-                            int aligned)
+MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int rows, int item)
 {
+    const uint last = LAST_ROW(rows, ld);
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
-        const int i = item + f / 2 * ITEMS, row = PAIR_ROW(i) + f % 2;
-        part[f] = row < rows && PAIR_D(i) < HEAD ? fetch8(p, (uint)row * ld + PAIR_D(i), aligned)
-                                                 : (ushort8)(ushort)0;
+        const int i = item + f / 2 * ITEMS;
+        part[f] = fetch8(p, min((uint)(PAIR_ROW(i) + f % 2) * ld, last) + min(PAIR_D(i), HEAD - 8));
     }
 }
 
@@ -191,21 +197,21 @@ MMA_INLINE void keep_turned(__local ushort *to, const ushort8 part[2 * PAIR_FETC
 }
 
 /* The group's own rows in local memory. */
-MMA_INLINE void keep_own(__local ushort *to, __global const ushort *p, int ld, int rows, int item, int aligned)
+MMA_INLINE void keep_own(__local ushort *to, __global const ushort *p, int ld, int rows, int item)
 {
     for (int i = item; i < ROWS * PIECES; i += ITEMS) {
         const int row = i / PIECES, d = i % PIECES * 8;
         *(__local ushort8 *)(to + row * LD_OWN + d) =
-            row < rows ? fetch8(p, (uint)row * ld + d, aligned) : (ushort8)(ushort)0;
+            row < rows ? fetch8(p, (uint)row * ld + d) : (ushort8)(ushort)0;
     }
 }
 
 /* A wave's, as factors; `to` is free before and behind. */
 MMA_INLINE void load_own(coop_mat_own own[OWN_TILES][STEPS], __local ushort *to, __global const ushort *p, int ld,
-                         int rows, int item, int aligned)
+                         int rows, int item)
 {
     const int lane = item % MMA_LANES, wave = item / MMA_LANES;
-    keep_own(to, p, ld, rows, item, aligned);
+    keep_own(to, p, ld, rows, item);
     barrier(CLK_LOCAL_MEM_FENCE);
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++)
@@ -321,13 +327,13 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 #define SCRATCH
 #endif
 
-/* 1 if all rows of q, k and v begin at multiples of 8 elements, as those of dout do. */
-#define ALIGNED (((q_ld | k_ld | v_ld | (int)(q_from | k_from | v_from)) & 7) == 0)
-
 /* Local memory in units of 16 bytes. */
 #define OWN_ROOM (ROWS * LD_OWN / 8)
 
 #if !IS_GRADIENT
+
+/* What is subtracted from a row's scores, as powers of two: their maximum, if it has seen any. */
+#define POWER_OF(most) ((most) > HIDDEN ? factor * (most) : 0.0f)
 
 /* A block of K and one of V, or the group's own rows. */
 #define FORWARD_ROOM ((BLOCK_SIZE + TURNED_SIZE) / 8 + (OWN_LOCAL ? OWN_ROOM : 0))
@@ -339,7 +345,7 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
     const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
     const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
-    const int aligned = ALIGNED, S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
+    const int S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
     const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
     const float factor = scale * LOG2_E;
     __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
@@ -368,17 +374,17 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld;
 #if OWN_LOCAL
     __local ushort *own = vs + TURNED_SIZE;
-    keep_own(own, q_at, q_ld, T - first, item, aligned);
+    keep_own(own, q_at, q_ld, T - first, item);
     own += wave * WAVE_ROWS * LD_OWN;
 #else
     coop_mat_own q[OWN_TILES][STEPS];
-    load_own(q, (__local ushort *)room, q_at, q_ld, T - first, item, aligned);
+    load_own(q, (__local ushort *)room, q_at, q_ld, T - first, item);
 #endif
-    fetch_rows(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
+    fetch_rows(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item);
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
         keep_rows(ks, next_k, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have gathered from the V before */
-        fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
+        fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item);
 #if OWN_LOCAL
         scores_local(s, own, ks, lane MMA_SCRATCH_PASS);
 #else
@@ -389,42 +395,44 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
             hide(s, j0, low, seen, lane);
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++) {
-            float shrink[MMA_OWN_COUNT], old[MMA_OWN_COUNT];
+            float shrink[MMA_OWN_COUNT], old[MMA_OWN_COUNT], power[MMA_OWN_COUNT];
+            int grown = 0;
             MMA_UNROLL
             for (int i = 0; i < MMA_OWN_COUNT; i++)
                 old[i] = most[t][i];
             MMA_UNROLL
             for (int j = 0; j < PASS_TILES; j++)
                 MMA_UNROLL
-                for (int r = 0; r < MMA_C_COUNT; r++) {
-                    const int i = MMA_OWN_OF(r);
-                    MMA_C_ELEMENT(s[t][j], r) *= factor;
-                    most[t][i] = fmax(most[t][i], MMA_C_ELEMENT(s[t][j], r));
-                }
+                for (int r = 0; r < MMA_C_COUNT; r++)
+                    most[t][MMA_OWN_OF(r)] = fmax(most[t][MMA_OWN_OF(r)], MMA_C_ELEMENT(s[t][j], r));
             MMA_UNROLL
             for (int i = 0; i < MMA_OWN_COUNT; i++) {
                 most[t][i] = mma_max_of(most[t][i], lane MMA_SCRATCH_PASS);
-                shrink[i] = mma_exp2(old[i] - most[t][i]);
+                power[i] = POWER_OF(most[t][i]);
+                shrink[i] = mma_exp2(factor * old[i] - power[i]);
+                grown |= most[t][i] > old[i];
                 sum[t][i] *= shrink[i];
             }
             MMA_UNROLL
             for (int j = 0; j < PASS_TILES; j++)
                 MMA_UNROLL
                 for (int r = 0; r < MMA_C_COUNT; r++) {
-                    const float p = mma_exp2(MMA_C_ELEMENT(s[t][j], r) - most[t][MMA_OWN_OF(r)]);
+                    const float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[MMA_OWN_OF(r)]);
                     MMA_C_ELEMENT(s[t][j], r) = p;
                     sum[t][MMA_OWN_OF(r)] += p;
                 }
-            MMA_UNROLL
-            for (int d = 0; d < STEPS; d++)
+            if (grown) {                        /* rarely, behind the first blocks */
                 MMA_UNROLL
-                for (int r = 0; r < MMA_C_COUNT; r++)
-                    MMA_C_ELEMENT(o[t][d], r) *= shrink[MMA_OWN_OF(r)];
+                for (int d = 0; d < STEPS; d++)
+                    MMA_UNROLL
+                    for (int r = 0; r < MMA_C_COUNT; r++)
+                        MMA_C_ELEMENT(o[t][d], r) *= shrink[MMA_OWN_OF(r)];
+            }
         }
         keep_turned(vs, next_v, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */
         if (j0 + BLOCK < keys)
-            fetch_rows(next_k, k_at + (size_t)(j0 + BLOCK) * k_ld, k_ld, S - j0 - BLOCK, item, aligned);
+            fetch_rows(next_k, k_at + (size_t)(j0 + BLOCK) * k_ld, k_ld, S - j0 - BLOCK, item);
         gather(o, s, vs, lane MMA_SCRATCH_PASS);
     }
     MMA_UNROLL
@@ -434,7 +442,7 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
             const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             const float all = mma_sum_of(sum[t][i], lane MMA_SCRATCH_PASS);
             if ((lane & MMA_SHARED) == 0 && row < T)
-                lse[(size_t)head * T + row] = S > 0 ? (most[t][i] + log2(all)) * LN_2 : 0.0f;
+                lse[(size_t)head * T + row] = S > 0 ? (POWER_OF(most[t][i]) + log2(all)) * LN_2 : 0.0f;
             sum[t][i] = S > 0 ? 1.0f / all : 0.0f;
         }
     put_own(out, (size_t)b * T * H * D + h * D, (size_t)H * D, mine, T, o, sum, lane);
@@ -452,28 +460,19 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
 #if OWN_LOCAL == 0
 #define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
     coop_mat_own own_p[OWN_TILES][STEPS], own_q[OWN_TILES][STEPS];             \
-    load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
-    load_own(own_q, (__local ushort *)room, Q, q_ld, rows, item, aligned);
-#elif OWN_LOCAL == 1
-#define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
-    coop_mat_own own_p[OWN_TILES][STEPS];                                      \
-    load_own(own_p, (__local ushort *)room, P, p_ld, rows, item, aligned);    \
-    keep_own(stays, Q, q_ld, rows, item, aligned);                            \
-    __local const ushort *local_q = stays + wave * WAVE_ROWS * LD_OWN;
+    load_own(own_p, (__local ushort *)room, P, p_ld, rows, item);              \
+    load_own(own_q, (__local ushort *)room, Q, q_ld, rows, item);
 #else
 #define LOAD_OWN(P, p_ld, Q, q_ld, rows)                                      \
-    keep_own(stays, P, p_ld, rows, item, aligned);                            \
-    keep_own(stays + ROWS * LD_OWN, Q, q_ld, rows, item, aligned);              \
+    keep_own(stays, P, p_ld, rows, item);                                      \
+    keep_own(stays + ROWS * LD_OWN, Q, q_ld, rows, item);                      \
     __local const ushort *local_p = stays + wave * WAVE_ROWS * LD_OWN, *local_q = local_p + ROWS * LD_OWN;
 #endif
-#if OWN_LOCAL == 2
-#define SCORES_P(s, rows) scores_local(s, local_p, rows, lane MMA_SCRATCH_PASS)
-#else
-#define SCORES_P(s, rows) scores(s, own_p, rows, lane MMA_SCRATCH_PASS)
-#endif
 #if OWN_LOCAL == 0
+#define SCORES_P(s, rows) scores(s, own_p, rows, lane MMA_SCRATCH_PASS)
 #define SCORES_Q(s, rows) scores(s, own_q, rows, lane MMA_SCRATCH_PASS)
 #else
+#define SCORES_P(s, rows) scores_local(s, local_p, rows, lane MMA_SCRATCH_PASS)
 #define SCORES_Q(s, rows) scores_local(s, local_q, rows, lane MMA_SCRATCH_PASS)
 #endif
 
@@ -485,7 +484,7 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
     const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
     const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
-    const int aligned = ALIGNED, S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
+    const int S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
     const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
     const float factor = scale * LOG2_E;
     __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
@@ -516,13 +515,13 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     LOAD_OWN((__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld,
              (__global const ushort *)dout + HEAD_AT(0, (size_t)H * D, h) + (size_t)first * H * D, H * D, T - first)
     if (AHEAD_DQ) {
-        fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item, aligned);
-        fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item, aligned);
+        fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item);
+        fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item);
     }
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
         if (!AHEAD_DQ) {
-            fetch_pairs(next_k, k_at + (size_t)j0 * k_ld, k_ld, S - j0, item, aligned);
-            fetch_rows(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item, aligned);
+            fetch_pairs(next_k, k_at + (size_t)j0 * k_ld, k_ld, S - j0, item);
+            fetch_rows(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item);
         }
         keep_pairs(ks, next_k, item);
         keep_turned(kt, next_k, item);
@@ -530,21 +529,21 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
         barrier(CLK_LOCAL_MEM_FENCE);
         const int next = j0 + BLOCK;
         if (AHEAD_DQ && next < keys) {
-            fetch_pairs(next_k, k_at + (size_t)next * k_ld, k_ld, S - next, item, aligned);
-            fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item, aligned);
+            fetch_pairs(next_k, k_at + (size_t)next * k_ld, k_ld, S - next, item);
+            fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item);
         }
         SCORES_P(s, ks);
         SCORES_Q(dp, vs);
-        const int ragged = j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0;
+        if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
+            hide(s, j0, low, seen, lane);
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++)
             MMA_UNROLL
             for (int j = 0; j < PASS_TILES; j++)
                 MMA_UNROLL
                 for (int r = 0; r < MMA_C_COUNT; r++) {
-                    const int i = MMA_OWN_OF(r), key = j0 + j * 16 + MMA_OTHER(lane, r);
-                    float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[t][i]);
-                    p = ragged & ((key > seen[t][i]) | (key < low[t][i])) ? 0.0f : p;
+                    const int i = MMA_OWN_OF(r);
+                    const float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[t][i]);
                     MMA_C_ELEMENT(s[t][j], r) = p * (MMA_C_ELEMENT(dp[t][j], r) - dl[t][i]);
                 }
         gather(dq, s, kt, lane MMA_SCRATCH_PASS);
@@ -571,7 +570,7 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
     const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
     const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
     const int owned = get_group_id(0) / blocks, b = owned / (H / G), kv = owned % (H / G);
-    const int mine = first + wave * WAVE_ROWS, aligned = ALIGNED, S = KEYS(b), C = H * D;
+    const int mine = first + wave * WAVE_ROWS, S = KEYS(b), C = H * D;
     const float factor = scale * LOG2_E;
     __local ushort *qs = (__local ushort *)room, *gs = qs + BLOCK_SIZE, *qt = gs + BLOCK_SIZE;
     __local ushort *gt = qt + TURNED_SIZE, *stays = gt + TURNED_SIZE;
@@ -608,8 +607,8 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
             __global const ushort *g_at = (__global const ushort *)dout + HEAD_AT(0, (size_t)C, h);
             const int begin = causal ? first / BLOCK * BLOCK : 0;
             if (AHEAD) {
-                fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item, aligned);
-                fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item, aligned);
+                fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item);
+                fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item);
             }
             for (int i0 = begin; i0 < T; i0 += BLOCK) {
 #ifdef FLOORS
@@ -617,11 +616,11 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
                     break;
 #endif
                 if (!AHEAD)
-                    fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item, aligned);
+                    fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item);
                 keep_pairs(qs, next_q, item);
                 keep_turned(qt, next_q, item);
                 if (!AHEAD)
-                    fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item, aligned);
+                    fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item);
                 keep_pairs(gs, next_g, item);
                 keep_turned(gt, next_g, item);
                 for (int x = item; x < BLOCK; x += ITEMS) {
@@ -635,32 +634,29 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
                 barrier(CLK_LOCAL_MEM_FENCE);
                 const int next = i0 + BLOCK;
                 if (AHEAD && next < T) {
-                    fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item, aligned);
-                    fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item, aligned);
+                    fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item);
+                    fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item);
                 }
                 SCORES_P(s, qs);
                 if (!APART || k_part)
                     SCORES_Q(dp, gs);
-#ifdef FLOORS
-                const int ragged = 1;
-#else
-                const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
-#endif
                 MMA_UNROLL
                 for (int t = 0; t < OWN_TILES; t++)
                     MMA_UNROLL
                     for (int j = 0; j < PASS_TILES; j++)
+                        /* Hidden are all that are in front of `from`: a loop of its own for it, as the other kernels
+                         * have, would take RDNA 3's last registers. */
                         MMA_UNROLL
                         for (int r = 0; r < MMA_C_COUNT; r++) {
                             const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
-                            float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
 #ifdef FLOORS
                             const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
                             const int hidden = (i0 + x < from[t][i]) | (lows[x] > key);
 #else
                             const int hidden = i0 + x < from[t][i];
 #endif
-                            p = ragged & hidden ? 0.0f : p;
+                            float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
+                            p = hidden ? 0.0f : p;
                             const float ds = p * (MMA_C_ELEMENT(dp[t][j], r) - deltas[x]);
                             MMA_C_ELEMENT(s[t][j], r) = APART && k_part ? ds : p;
                             MMA_C_ELEMENT(dp[t][j], r) = ds;

@@ -64,7 +64,7 @@
 #elif defined(SMALL) && defined(BF16X3)
 #define SLICE (MMA_LANES <= 16 ? 16 : 32)
 #elif defined(SMALL)
-#define SLICE (MMA_LANES <= 16 ? 32 : 64)
+#define SLICE (MMA_LANES == 16 ? 16 : MMA_LANES == 8 ? 32 : 64)
 #endif
 
 #ifndef MMA_M

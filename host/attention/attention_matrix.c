@@ -15,14 +15,15 @@ enum { WAVES = 4, ITEMS = 128, TILE = 16, OPTIONS = 96 };
 #define GRADIENT " -DGRADIENT"
 #define LENGTHS " -DLENGTHS"
 #define FLOORS " -DFLOORS"
+#define ALIGNED " -DALIGNED"
 #define BOTH(options) \
     { options, DEV_FOR_ALL | DEV_16BIT_ONLY }, \
     { \
         options GRADIENT, DEV_FOR_ALL | DEV_16BIT_ONLY \
     }
 static const dev_variant variants[] = {
-    BOTH("-DHEAD=64"),  BOTH("-DHEAD=64" FLOORS),  BOTH("-DHEAD=80" LENGTHS),
-    BOTH("-DHEAD=128"), BOTH("-DHEAD=128" FLOORS), { 0 },
+    BOTH("-DHEAD=64" ALIGNED),  BOTH("-DHEAD=64" FLOORS),          BOTH("-DHEAD=80" LENGTHS),
+    BOTH("-DHEAD=128" ALIGNED), BOTH("-DHEAD=128" FLOORS ALIGNED), { 0 },
 };
 #undef BOTH
 const dev_family attention_matrix_family = {
@@ -46,9 +47,19 @@ static int own_tiles(int unit, int D, int gradient)
     return unit == MATRIX_MFMA || (unit == MATRIX_SYNC && D <= 64 && !gradient) ? 2 : 1;
 }
 
+/* 1 if all rows begin at multiples of the eight elements that are loaded together. */
+static int is_aligned(const kernel_attention_in *in)
+{
+    const kernel_heads *const all[] = { &in->q, &in->k, &in->v };
+    uint64_t bits = 0;
+    for (int i = 0; i < 3; i++)
+        bits |= (uint64_t)all[i]->first | (uint64_t)all[i]->stride;
+    return bits % 8 == 0;
+}
+
 /* One owner for every group's rows of every head. */
-static gt_status launch(dev_list *l, const attention_how *how, const char *name, int gradient, int heads,
-                        const kernel_args *a)
+static gt_status launch(dev_list *l, const attention_how *how, const kernel_attention_in *in, const char *name,
+                        int gradient, int heads, const kernel_args *a)
 {
     const kernel_attention_shape *s = how->s;
     char options[OPTIONS];
@@ -58,11 +69,11 @@ static gt_status launch(dev_list *l, const attention_how *how, const char *name,
     const int waves = lanes < ITEMS / WAVES ? ITEMS / lanes : WAVES;
     const int rows = waves * tiles * (unit == MATRIX_DPAS8 ? TILE / 2 : TILE);
     const size_t groups = (size_t)heads * (size_t)((s->T + rows - 1) / rows), items = (size_t)(waves * lanes);
-    snprintf(options, sizeof options, "-DHEAD=%d%s%s -DOWN_TILES=%d", s->D,
+    snprintf(options, sizeof options, "-DHEAD=%d%s%s%s -DOWN_TILES=%d", s->D,
              s->lengths               ? LENGTHS
              : s->window || s->starts ? FLOORS
                                       : "",
-             gradient ? GRADIENT : "", tiles);
+             is_aligned(in) ? ALIGNED : "", gradient ? GRADIENT : "", tiles);
     gt_status st = gemm_matrix_program(how->gemm, &attention_matrix_family, kernel_set_storage(how->kernels), options,
                                        &p);
     return st ? st : dev_list_kernel(l, p, name, dev_grid_1d(groups * items, items), a->at, a->count);
@@ -77,7 +88,7 @@ gt_status attention_matrix_forward(dev_list *l, const attention_how *how, const 
     kernel_args_push(&a, dev_arg_buffer(out));
     kernel_args_push(&a, dev_arg_buffer(lse));
     gt_status st = kernel_attention_check(how->kernels, how->s, in);
-    return st ? st : launch(l, how, "attention_matrix_forward", 0, how->s->B * how->s->H, &a);
+    return st ? st : launch(l, how, in, "attention_matrix_forward", 0, how->s->B * how->s->H, &a);
 }
 
 gt_status attention_matrix_grad(dev_list *l, const attention_how *how, const kernel_attention_in *in, dev_buffer *out,
@@ -97,6 +108,6 @@ gt_status attention_matrix_grad(dev_list *l, const attention_how *how, const ker
     if (!st)
         st = kernel_attention_delta(l, how->kernels, s, out, dout, scratch);
     if (!st)
-        st = launch(l, how, "attention_matrix_dq", 1, s->B * s->H, &a);
-    return st ? st : launch(l, how, "attention_matrix_dkv", 1, s->B * s->KV, &a);
+        st = launch(l, how, in, "attention_matrix_dq", 1, s->B * s->H, &a);
+    return st ? st : launch(l, how, in, "attention_matrix_dkv", 1, s->B * s->KV, &a);
 }

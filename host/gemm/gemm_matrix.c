@@ -31,7 +31,7 @@ static const struct {
 } blocks_of[] = {
     [BLOCKS_OF_FOUR_WAVES] = { { { 2, 2, 4, 4, 32, 1 } }, { { 2, 2, 2, 2, 64, 1 } } },
     [BLOCKS_OF_XMX_8] = { { { 4, 4, 2, 4, 16, 1 } }, { { 2, 4, 2, 2, 32, 1 } } },
-    [BLOCKS_OF_XMX_16] = { { { 4, 2, 2, 4, 32, 1 } }, { { 2, 2, 2, 2, 32, 1 } } },
+    [BLOCKS_OF_XMX_16] = { { { 4, 2, 2, 4, 32, 1 } }, { { 2, 2, 2, 2, 16, 1 } } },
 };
 
 static const struct {

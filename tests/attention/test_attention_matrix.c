@@ -62,7 +62,7 @@ static void the_matrix_unit_matches(void)
 }
 
 /* Each unit's layout, with a loop for its instruction: several groups of rows, blocks of keys, and a ragged end; own
- * factors in registers, and of wide heads in local memory, one of two or both. The first unit with every mask and in
+ * factors in registers, and of wide heads in local memory. The first unit with every mask and in
  * fp16 as well. Programs compile for seconds here. */
 static void the_matrix_unit_matches_in_every_layout(void)
 {
