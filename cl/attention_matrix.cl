@@ -640,20 +640,27 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
                 SCORES_P(s, qs);
                 if (!APART || k_part)
                     SCORES_Q(dp, gs);
+                /* The first row of this block that sees an own key. A loop of its own to hide those before it, as the
+                 * other kernels have, would take RDNA 3's last registers. */
+                const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
+                int before[OWN_TILES][MMA_OWN_COUNT];
+                MMA_UNROLL
+                for (int t = 0; t < OWN_TILES; t++)
+                    MMA_UNROLL
+                    for (int i = 0; i < MMA_OWN_COUNT; i++)
+                        before[t][i] = ragged ? from[t][i] - i0 : 0;
                 MMA_UNROLL
                 for (int t = 0; t < OWN_TILES; t++)
                     MMA_UNROLL
                     for (int j = 0; j < PASS_TILES; j++)
-                        /* Hidden are all that are in front of `from`: a loop of its own for it, as the other kernels
-                         * have, would take RDNA 3's last registers. */
                         MMA_UNROLL
                         for (int r = 0; r < MMA_C_COUNT; r++) {
                             const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
 #ifdef FLOORS
                             const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-                            const int hidden = (i0 + x < from[t][i]) | (lows[x] > key);
+                            const int hidden = (x < before[t][i]) | (lows[x] > key);
 #else
-                            const int hidden = i0 + x < from[t][i];
+                            const int hidden = x < before[t][i];
 #endif
                             float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
                             p = hidden ? 0.0f : p;
