@@ -178,6 +178,9 @@ gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to
 /* An event of all that is queued so far. */
 gt_status dev_mark(dev_device *d, dev_event **event);
 gt_status dev_event_wait(dev_event *event);         /* takes NULL; frees it in any case */
+/* Bytes that are worth a copy of their own where what is copied goes on to other ranks, or comes from them, meanwhile:
+ * 1 MiB, or $GEARTRAIN_TRANSFER_PIECE; 0: nothing is, all is copied before any of it goes on. */
+uint64_t dev_transfer_piece(const dev_device *d);
 
 /* ---- programs -------------------------------------------------------------------------- */
 

@@ -19,6 +19,7 @@ struct dev_device {
     cl_context context;
     cl_command_queue queue;         /* in order, with profiling                */
     cl_command_queue transfers;     /* beside it; NULL: there is none          */
+    uint64_t piece;                 /* dev_transfer_piece()                     */
     struct flying *flying;          /* transfers that launches may have to wait for (transfer.c) */
     int flying_count, flying_room;
     /* The completion thread finds copies that failed, and tells how much memory is in use. */

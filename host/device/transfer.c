@@ -12,9 +12,17 @@
 #include "host/device/device_private.h"
 
 #include "host/base/log.h"
+#include "host/base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { PIECE = 1 << 20 };       /* 40 us of a fast bus, 20 of a fast network */
+
+uint64_t dev_transfer_piece(const dev_device *d)
+{
+    return d->piece;
+}
 
 struct flying {
     const dev_buffer *root;
@@ -24,8 +32,11 @@ struct flying {
 
 gt_status dev_transfers_open(dev_device *d)
 {
-    const char *wish = getenv("GEARTRAIN_TRANSFER_QUEUE");
+    const char *wish = getenv("GEARTRAIN_TRANSFER_QUEUE"), *piece = getenv("GEARTRAIN_TRANSFER_PIECE");
     int on = d->info.kind != DEV_CPU;
+    d->piece = PIECE;
+    if (piece && *piece && gt_parse_bytes(&d->piece, piece))
+        return gt_fail(GT_MISUSE, "GEARTRAIN_TRANSFER_PIECE is '%s', not bytes such as 1MiB, or 0", piece);
     if (wish && *wish && strcmp(wish, "on") && strcmp(wish, "off"))
         return gt_fail(GT_MISUSE, "GEARTRAIN_TRANSFER_QUEUE is '%s', not on or off", wish);
     if (wish && *wish)

@@ -19,7 +19,6 @@
 #include "host/exchange/stage_wire.h"
 
 #include "host/base/clock.h"
-#include "host/base/text.h"
 #include "host/base/trace.h"
 
 #include <assert.h>
@@ -183,14 +182,9 @@ static gt_status make_slots(wire *w)
 
 /* ---- in parts ---------------------------------------------------------------------------------- */
 
-static const uint64_t piece_bytes = 1 << 20;    /* 40 us of a fast bus, 20 of a fast network */
-
 static gt_status say(wire *w)
 {
-    const char *wish = getenv("GEARTRAIN_WIRE_PIECE");
-    w->mine = (wire_word){ .apart = !w->in_host, .piece = piece_bytes };
-    if (wish && *wish && gt_parse_bytes(&w->mine.piece, wish))
-        return gt_fail(GT_MISUSE, "GEARTRAIN_WIRE_PIECE is '%s', not bytes of a piece such as 1MiB, or 0", wish);
+    w->mine = (wire_word){ .apart = !w->in_host, .piece = dev_transfer_piece(w->device) };
     gt_status st = net_send_start(w->comm, w->peer, w->channel, &w->mine, sizeof w->mine, &w->said);
     if (!st)
         st = net_recv_start(w->comm, w->peer, w->channel, &w->theirs, sizeof w->theirs, &w->heard);

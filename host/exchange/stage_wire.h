@@ -8,7 +8,7 @@
  *   in    peer ──► slot, received early ──► kernels               or, where it was lent, has read it
  *
  * On others a message is read from the device into its slot, and written there from where it arrived: in parts of at
- * most 1 MiB (GEARTRAIN_WIRE_PIECE; 0: always in one), or in 16 larger ones, so that three ways are used at once:
+ * most 1 MiB (GEARTRAIN_TRANSFER_PIECE; 0: always in one), or in 16 larger ones, so that three ways are used at once:
  *
  *   device ──► slot     | read 0 | read 1 | read 2 |
  *   slot ──► peer                | send 0 | send 1 | send 2 |

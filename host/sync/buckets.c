@@ -59,13 +59,13 @@ static gt_status read_start(buckets *s, bucket *b, int round)
         st = compress_coding_encode(b->coding, round);
     if (st || t.in_place)
         return st ? st : dev_mark(s->o.device, &b->reading);
-    return dev_read_start(s->o.device, t.buffer, t.at + t.own_at, t.host + t.own_at, t.own_bytes, &b->reading);
+    return sync_filling_start(b, &t, &b->reading);
 }
 
 /* Any round's, on the group's thread. */
 static gt_status start_exchange(bucket *b, int round)
 {
-    static const net_collective_options options = { .priority = SYNC_SUM_PRIORITY };
+    const net_collective_options options = { .priority = SYNC_SUM_PRIORITY, .filling = sync_filling_of(b) };
     const travel t = sync_bucket_travel(b, round);
     if (t.way == COMPRESS_EXCHANGED)
         return net_all_to_all_start(b->group, t.host, t.elements, t.type, &b->sum);
@@ -85,7 +85,7 @@ static gt_status begin_sum(void *context, uint64_t now)
 /* Any round's, on this thread. */
 static gt_status exchange(bucket *b, int round)
 {
-    static const net_collective_options options = { .priority = SYNC_SUM_PRIORITY };
+    const net_collective_options options = { .priority = SYNC_SUM_PRIORITY, .filling = sync_filling_of(b) };
     const travel t = sync_bucket_travel(b, round);
     if (t.way == COMPRESS_EXCHANGED)
         return net_all_to_all(b->group, t.host, t.elements, t.type);
@@ -98,10 +98,12 @@ static gt_status exchange(bucket *b, int round)
 
 static gt_status hand_on(buckets *s, bucket *b)
 {
-    gt_status st = read_start(s, b, 0);
+    const gt_status st = read_start(s, b, 0);
     dev_event *reading = b->reading;
+    if (st)                                     /* of several pieces the first may be under way */
+        return st;
     b->reading = NULL;
-    return st ? st : dev_completion_put(s->o.completion, reading, begin_sum, b, &b->ticket);
+    return dev_completion_put(s->o.completion, reading, begin_sum, b, &b->ticket);
 }
 
 static int is_complete(const buckets *s, int i)
@@ -254,8 +256,8 @@ static gt_status write_sum(buckets *s, bucket *b, int round)
     const travel t = sync_bucket_travel(b, round);
     const uint64_t item = net_type_size(t.type), from = sync_bucket_scatters(b) ? item * b->own_offset : 0;
     const uint64_t bytes = sync_bucket_scatters(b) ? item * b->own_count : t.bytes;
-    gt_status st = GT_OK;
-    if (!t.in_place && bytes)
+    gt_status st = sync_filling_end(b);
+    if (!st && !t.in_place && bytes)
         st = dev_write_start(s->o.device, t.buffer, t.at + from, t.host + from, bytes, &b->writing);
     if (!st && b->packs)
         st = sync_table_pack(b, 1);

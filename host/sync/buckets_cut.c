@@ -427,7 +427,8 @@ static void release(buckets *b)
         bucket *k = &b->buckets[i];
         const gt_status summed = k->sum ? net_collective_wait(k->sum) : GT_OK;
         const gt_status read = dev_event_wait(k->reading), written = dev_event_wait(k->writing);
-        if (summed || read || written)
+        const gt_status filled = sync_filling_end(k);
+        if (summed || read || written || filled)
             gt_message_clear();
         compress_coding_release(k->coding);
         sync_held_release(k->held);

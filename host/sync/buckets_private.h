@@ -3,6 +3,7 @@
  *
  *   buckets_cut.c     which tensors travel together, and in what memory
  *   buckets.c         a step
+ *   buckets_filling.c a large bucket, summed while it is still read
  *   buckets_lanes.c   sums of several at once, where ranks are far apart
  *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
  *   buckets_rows.c    rows of tables in place of all of them
@@ -41,6 +42,17 @@ typedef struct table {
 
 typedef struct held held;               /* norms of a tensor that may be held back */
 
+/* Of a bucket that is read in pieces: piece k of part i is read as number k * parts + i. */
+enum { FILLING_READS = 64 };
+typedef struct filling {
+    net_filling wait;
+    uint64_t begin[FILLING_READS + 1];  /* [parts + 1] elements, as the network cuts        */
+    uint64_t line;                      /* elements of a line of the cache                  */
+    int parts, pieces;                  /* of a bucket, of a part                           */
+    int reads, waited;                  /* 0: it is read in one; so many are known to be over */
+    dev_event *event[FILLING_READS];
+} filling;
+
 typedef struct bucket {
     struct buckets *of;
     net_group *group;
@@ -59,7 +71,8 @@ typedef struct bucket {
     table *packs;                       /* its rows; grad, count and parts are of what is packed */
     held *held;                         /* NULL: it goes in every step                      */
     int idle;                           /* in this step the table travels the other way, or the tensor is held back */
-    dev_event *reading, *writing;       /* of data                                          */
+    dev_event *reading, *writing;       /* of data, or of the first piece                   */
+    filling filling;
     uint64_t ticket;                    /* of who begins the sum; 0: finish() does           */
     net_collective *sum;
     uint64_t began, ended;              /* of the newest sum                                */
@@ -130,6 +143,15 @@ typedef struct travel {
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
 int sync_bucket_rounds(const bucket *b); /* exchanges of this step */
+
+/* Starts reading what travels from the device, in pieces where the network may begin with the first; *first: when that
+ * may be. */
+gt_status sync_filling_start(bucket *b, const travel *t, dev_event **first);
+/* For the sum that is begun then; NULL: all of it is there. */
+const net_filling *sync_filling_of(const bucket *b);
+/* When that is over, in whatever way. */
+gt_status sync_filling_end(bucket *b);
+
 /* How a group's gradients travel, when compression has begun. */
 compress_spec sync_buckets_spec(const buckets *s, int group);
 /* How its gradients travel in this step. */

@@ -41,6 +41,7 @@ typedef struct net_task {
     uint32_t step;                  /* first step number not used yet; alike on all       */
     const net_layers *layers;       /* hierarchical: who shares a host                    */
     int on_board;                   /* no messages: exchange and barrier use the board     */
+    const net_filling *filling;     /* NULL: x is there                                   */
 } net_task;
 
 typedef gt_status (*net_algorithm_run)(net_task *t);
@@ -65,6 +66,9 @@ const char *net_kind_name(net_kind kind);
 enum { NET_DIRECT_PIECES = 32, NET_DIRECT_SMALLEST = 32 << 10 };
 
 /* ---- messages --------------------------------------------------------------------------- */
+
+/* Until elements [from, from + count) of x are there: whoever reads or writes x asks. Messages do by themselves. */
+gt_status net_task_filled(const net_task *t, uint64_t from, uint64_t count);
 
 /* Elements [from, from + count) of x. */
 gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count, net_request **out);

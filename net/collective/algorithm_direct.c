@@ -99,12 +99,15 @@ static gt_status sum(direct *d, uint64_t k)
     net_task_piece(t, t->rank, k, d->pieces, &from, &count);
     if (!count)
         return GT_OK;
+    gt_status st = net_task_filled(t, from, count);
     unsigned char *x = t->x + from * t->grain;
     const int wide = t->grain == 2;
+    if (st)
+        return st;
     if (wide)
         net_widen(d->acc, x, count, t->type);
     for (int m = 1; m < t->size; m++) {
-        gt_status st = settle(&slot_of(d, k, m)->taken);
+        st = settle(&slot_of(d, k, m)->taken);
         if (st)
             return st;
         if (wide)

@@ -245,8 +245,15 @@ gt_status net_call_run(net_state *s, const net_call *c)
         .reduce = net_reduce_of(c->type),
         .piece = on_board ? 0 : piece_size(s, config, (double)c->count * (double)grain),
         .layers = &s->layers,
-        .on_board = on_board
+        .on_board = on_board,
+        .filling = c->filling
     };
+    if (a != NET_RING && a != NET_DIRECT) { /* which alone go from piece to piece of x */
+        st = net_task_filled(&t, 0, c->count);
+        t.filling = NULL;
+    }
+    if (st)
+        return net_op_end(op, st);
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);
     else if (c->kind == NET_OP_ALL_TO_ALL && c->count)
@@ -315,6 +322,7 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
     if (!st && options) {
         c->weights = options->weights;
         c->priority = options->priority;
+        c->filling = options->filling;
         if (options->algorithm) {
             st = net_algorithm_parse(&c->wish, options->algorithm, c->kind);
             if (!st && c->wish == NET_AUTO && strcmp(options->algorithm, "auto")

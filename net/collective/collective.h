@@ -52,12 +52,23 @@ typedef enum net_kind {                         /* net_agreement.kind; 0 is none
                         NET_OP_BOARD     /* the last: making a board */
 } net_kind;
 
+/* Of a sum: x comes to be while it is under way. until() returns when elements [from, from + count) are there; an error
+ * of its own ends the operation, on all ranks. It is called by one thread, whichever runs the operation, and must outlast
+ * that. Sums round a ring and direct ones ask for the same piece of every rank's part first (of an all-reduce's ring
+ * net_part(), of lines of 64 bytes), then for the next ones of all; others for everything before they begin. The bits
+ * are the same. */
+typedef struct net_filling {
+    gt_status (*until)(void *context, uint64_t from, uint64_t count);
+    void *context;
+} net_filling;
+
 typedef struct net_collective_options {
-    const char *algorithm;          /* NULL or "auto": chosen                              */
-    const double *weights;          /* direct: shares in proportion to these (one a rank),
+    const char *algorithm; /* NULL or "auto": chosen                              */
+    const double *weights; /* direct: shares in proportion to these (one a rank),
                                        NULL: from the measured links                        */
-    uint32_t priority;              /* smaller goes first between pieces, 0 waits for nobody:
+    uint32_t priority; /* smaller goes first between pieces, 0 waits for nobody:
                                        net_op_priority()                                    */
+    const net_filling *filling; /* NULL: all of x is there                              */
 } net_collective_options;
 
 /* x[i] = sum over ranks of x[i]. */

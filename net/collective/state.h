@@ -20,6 +20,7 @@ typedef struct net_call {
     net_algorithm wish;             /* NET_AUTO: chosen                                   */
     const double *weights;          /* NULL: from the links                               */
     uint32_t priority;              /* of what it sends                                   */
+    const net_filling *filling;     /* NULL: x is there                                   */
 } net_call;
 
 struct net_collective {

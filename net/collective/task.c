@@ -10,16 +10,23 @@ static int group_rank(const net_task *t, int participant)
     return t->member ? t->member[participant] : participant;
 }
 
+gt_status net_task_filled(const net_task *t, uint64_t from, uint64_t count)
+{
+    return t->filling && count ? t->filling->until(t->filling->context, from, count) : GT_OK;
+}
+
 gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count, net_request **out)
 {
-    return net_op_send(t->op, group_rank(t, to), step, t->x + from * t->grain, count * t->grain, out);
+    const gt_status st = net_task_filled(t, from, count);
+    return st ? st : net_op_send(t->op, group_rank(t, to), step, t->x + from * t->grain, count * t->grain, out);
 }
 
 gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count, int reduce,
                         net_request **out)
 {
     const net_sink sink = { t->x + at * t->grain, count * t->grain, reduce ? t->reduce : NULL, t->grain, 0 };
-    return net_op_recv(t->op, group_rank(t, from), step, sink, out);
+    const gt_status st = net_task_filled(t, at, count);
+    return st ? st : net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 
 gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out)

@@ -9,6 +9,7 @@
  *   fills    filling a buffer does nothing
  *   tiles    the tiled GEMM engine forgets all but the first 7 rows of a panel of B
  *   slow     a copy that nobody waits for at once begins 20 ms late
+ *   drip     such a read begins 5 ms after the one before it
  *   turns    such a read begins when as many such writes have been started as reads before it
  *   apart    no native kernels run, as on a device with memory of its own; apart0, apart1: on that rank's alone
  * and, in rank $GT_FAULT_RANK if that is set, at the $GT_FAULT_AT-th launch of a kernel [1] or after it:
@@ -27,6 +28,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const cl_icd_dispatch *below;
@@ -160,16 +162,30 @@ static CL_API_ENTRY cl_int CL_API_CALL device_info(cl_device_id device, cl_devic
 
 typedef struct opening {
     cl_event event;
-    long writes; /* opens at so many, or, of none, after 20 ms */
+    long writes, late; /* opens after so many microseconds, and not before so many writes */
 } opening;
 
 static atomic_int hopeless;
+static atomic_long last_drop; /* us, by the clock of drops */
+
+/* Microseconds until the next drop falls: 5 ms after the one before it. */
+static long until_drop(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    const long now = t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    long before = atomic_load(&last_drop), at;
+    do
+        at = (before > now ? before : now) + 5000;
+    while (!atomic_compare_exchange_weak(&last_drop, &before, at));
+    return at - now;
+}
 
 /* Where too few writes come for a minute, a test has failed, and is to end. */
 static void *let_go(void *context)
 {
     const opening *g = context;
-    usleep(g->writes ? 0 : 20000);
+    usleep((useconds_t)g->late);
     for (int i = 0; i < 60000 && atomic_load(&writes) < g->writes && !atomic_load(&hopeless); i++)
         usleep(1000);
     if (atomic_load(&writes) < g->writes)
@@ -181,7 +197,7 @@ static void *let_go(void *context)
 }
 
 /* An event that is over when the gate opens; NULL if it cannot be made. */
-static cl_event gate_of(cl_command_queue queue, long at)
+static cl_event gate_of(cl_command_queue queue, long at, long late)
 {
     cl_context context;
     cl_int err;
@@ -193,7 +209,7 @@ static cl_event gate_of(cl_command_queue queue, long at)
         free(g);
         return NULL;
     }
-    *g = (opening){ event, at };
+    *g = (opening){ event, at, late };
     below->clRetainEvent(event);
     if (pthread_create(&thread, NULL, let_go, g)) {
         below->clSetUserEventStatus(event, CL_COMPLETE);
@@ -206,9 +222,9 @@ static cl_event gate_of(cl_command_queue queue, long at)
 }
 
 /* Waits for the events, and for the gate. */
-static cl_int hold_back(cl_command_queue queue, long at, cl_uint count, const cl_event *events)
+static cl_int hold_back(cl_command_queue queue, long at, long late, cl_uint count, const cl_event *events)
 {
-    cl_event all[8], gate = gate_of(queue, at);
+    cl_event all[8], gate = gate_of(queue, at, late);
     if (!gate || count >= 8)
         return CL_OUT_OF_HOST_MEMORY;
     if (count)
@@ -230,9 +246,11 @@ static CL_API_ENTRY cl_int CL_API_CALL read_buffer(cl_command_queue queue, cl_me
         kill(getpid(), SIGKILL);
     cl_int err = CL_SUCCESS;
     if (!blocking && fault("turns") && before)
-        err = hold_back(queue, before, count, events);
+        err = hold_back(queue, before, 0, count, events);
+    else if (!blocking && fault("drip"))
+        err = hold_back(queue, 0, until_drop(), count, events);
     else if (!blocking && fault("slow"))
-        err = hold_back(queue, 0, count, events);
+        err = hold_back(queue, 0, 20000, count, events);
     return err ? err : below->clEnqueueReadBuffer(queue, memory, blocking, offset, size, to, count, events, event);
 }
 
@@ -244,7 +262,7 @@ static CL_API_ENTRY cl_int CL_API_CALL write_buffer(cl_command_queue queue, cl_m
         return told();
     if (!blocking)
         atomic_fetch_add(&writes, 1);
-    const cl_int err = fault("slow") && !blocking ? hold_back(queue, 0, count, events) : CL_SUCCESS;
+    const cl_int err = fault("slow") && !blocking ? hold_back(queue, 0, 20000, count, events) : CL_SUCCESS;
     return err ? err : below->clEnqueueWriteBuffer(queue, memory, blocking, offset, size, from, count, events, event);
 }
 

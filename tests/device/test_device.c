@@ -596,6 +596,9 @@ static void transfers_beside_launches_keep_the_order_of_one_queue(void)
     setenv("GEARTRAIN_TRANSFER_QUEUE", "perhaps", 1);
     CHECK_FAILS(dev_open(&d, NULL), GT_MISUSE, "GEARTRAIN_TRANSFER_QUEUE is 'perhaps'");
     setenv("GEARTRAIN_TRANSFER_QUEUE", "on", 1);
+    setenv("GEARTRAIN_TRANSFER_PIECE", "much", 1);
+    CHECK_FAILS(dev_open(&d, NULL), GT_MISUSE, "GEARTRAIN_TRANSFER_PIECE is 'much', not bytes");
+    unsetenv("GEARTRAIN_TRANSFER_PIECE");
     d = open_default();
     unsetenv("GEARTRAIN_TRANSFER_QUEUE");
     if (!d || !x || !y || !z || !CHECK_OK(dev_buffer_create(&a, d, COUNT * 4, "test"))
