@@ -65,8 +65,15 @@ run()               # PROGRAM: a CUnit program's own cases are counted
     echo "${program##*/} on $chip: $((${good:-0} - skips)) cases, $((SECONDS - begun)) s"
 }
 
+# A mistake that stands nowhere in the source would be found by nobody.
+stands()            # OLD=>NEW WHAT
+{
+    grep -rqF -- "${1%%=>*}" cl || { verdict 1 "$chip: $2 cannot be planted: the source has no '${1%%=>*}'"; return 1; }
+}
+
 planted()           # PROGRAM CASE OLD=>NEW WHAT
 {
+    stands "$3" "$4" || return
     GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$3 "$BUILD/tests/$1" "$2" > "$work/out" 2>&1
     grep -q 'FAILED' "$work/out"
     verdict $? "$chip: $4 is not noticed by ${1##*/}"
@@ -75,6 +82,7 @@ planted()           # PROGRAM CASE OLD=>NEW WHAT
 # A wrong matrix unit is found at the start, said in one line, and not used.
 wrong_unit()        # OLD=>NEW WHAT
 {
+    stands "$1" "$2" || return
     GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$1 "$BUILD/geartrain" devices > "$work/out" 2> "$work/err"
     grep -q 'no matrix unit is used: element' "$work/out" && [ "$(grep -c 'matrix unit .*is not used' "$work/err")" = 1 ]
     verdict $? "$chip: $2 is not noticed at the start"
@@ -153,7 +161,7 @@ planted gemm/test_gemm tiled_agrees_in_the_gpu_style 'y * 4 + i % 4=>y * 4 + (i 
 planted attention/test_attention_matrix the_matrix_unit_matches \
     'barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */=>' "attention that overtakes a block"
 planted attention/test_attention_matrix the_matrix_unit_matches '^ (uint)distance=>^ 1' "an exchange with the wrong lane"
-planted attention/test_attention_matrix the_matrix_unit_matches 'key > seen[t][i]=>key > seen[t][i] + 1' "a key too many"
+planted attention/test_attention_matrix the_matrix_unit_matches 'row > seen[t][i]=>row > seen[t][i] + 1' "a key too many"
 planted gemm/test_gemm_matrix bf16x3_agrees_on_the_units_own_instruction 'ADD_PRODUCTS(my_a + TO_K_OF_A(h) + REST)=>' \
     "fp32 by the matrix unit without what bf16 leaves over"
 wrong_unit 'p[MMA_C_ROW(lane, r) * ld + MMA_C_COLUMN(lane, r)]=>p[MMA_C_COLUMN(lane, r) * ld + MMA_C_ROW(lane, r)]' \
