@@ -647,8 +647,9 @@ gt_status stage_settle(stage *s)
     for (int i = 0; i < s->count; i++)
         if (computes(s->list[i].kind))
             s->report.busy += s->events[i].end - s->events[i].begin;
-    s->report.busy -= paused(s);
-    s->report.waited += paused(s);
+    const double idle = paused(s);
+    s->report.busy -= idle;
+    s->report.waited += idle;
     return st ? st : take_rounding(s);
 }
 

@@ -115,6 +115,8 @@ gt_status train_tune_try(train *t)
     } else if (st && st != GT_LOST) {
         gt_log(GT_LOG_INFO, "train", "%s: no further products are tuned", gt_message());
         gt_message_clear();
+        gemm_tuner_release(n->tuner); /* and the device's memory that it has */
+        n->tuner = NULL;
         n->so_far.over = 1;
         st = GT_OK;
     } else if (!st && over) {
