@@ -24,7 +24,7 @@ void gt_stop_start(void);
 
 /* Listens from now on. `also` is called from within the first signal's handler; may be NULL.
  * To be called again after an OpenCL driver was loaded: LLVM inside it puts handlers over SIGHUP,
- * SIGINT, SIGTERM and SIGUSR2, and when one of them comes, puts back for all four what it found. */
+ * SIGINT, SIGTERM and others, and when one of them comes, puts back for all what it found. */
 void gt_stop_listen(void (*also)(void));
 
 /* The number of the first signal that asked this process to stop, or 0. */

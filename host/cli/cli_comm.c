@@ -9,33 +9,20 @@
 #include "host/base/text.h"
 #include "net/job/elastic.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-/* SIGUSR2 only rings a doorbell; a thread of its own answers it, so that it comes through when all
- * others are stuck. */
+/* SIGUSR2 is blocked in every thread (host/cli/main.c). One waits for it, so that it comes through when all
+ * others are stuck, and no handler is ever needed, which drivers would put theirs over. */
 typedef struct watch {
     net_comm *comm;
     pthread_t thread;
-    int doorbell[2];
+    atomic_int over;
 } watch;
-static int doorbell = -1;
-
-static void on_signal(int number)
-{
-    const int before = errno;
-    const char letter = number == SIGUSR2 ? 'd' : 'q';
-    if (write(doorbell, &letter, 1) < 0) {
-        /* The pipe is full: it has rung. */
-    }
-    errno = before;
-}
 
 static void dump(net_comm *c)
 {
@@ -57,47 +44,29 @@ static void dump(net_comm *c)
 
 static void *dump_on_signal(void *context)
 {
-    const watch *w = context;
-    char letter;
-    for (;;) {
-        const ssize_t n = read(w->doorbell[0], &letter, 1);
-        if (n == 1 && letter == 'd')
-            dump(w->comm);
-        else if (n >= 0 || errno != EINTR)
-            return NULL;
-    }
-}
-
-void cli_comm_listen(void)
-{
-    const struct sigaction action = { .sa_handler = doorbell < 0 ? SIG_IGN : on_signal, .sa_flags = SA_RESTART };
-    sigaction(SIGUSR2, &action, NULL);
+    watch *w = context;
+    sigset_t set;
+    int number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    while (!sigwait(&set, &number) && !atomic_load(&w->over))
+        dump(w->comm);
+    return NULL;
 }
 
 static gt_status watch_begin(watch *w, net_comm *c)
 {
     w->comm = c;
-    if (pipe2(w->doorbell, O_CLOEXEC) < 0)
-        return gt_fail(GT_IO, "cannot make a pipe: %s", strerror(errno));
+    atomic_init(&w->over, 0);
     const int failed = pthread_create(&w->thread, NULL, dump_on_signal, w);
-    if (failed) {
-        close(w->doorbell[0]);
-        close(w->doorbell[1]);
-        return gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed));
-    }
-    doorbell = w->doorbell[1];
-    cli_comm_listen();
-    return GT_OK;
+    return failed ? gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed)) : GT_OK;
 }
 
 static void watch_end(watch *w)
 {
-    signal(SIGUSR2, SIG_IGN);
-    on_signal(0);
+    atomic_store(&w->over, 1);
+    pthread_kill(w->thread, SIGUSR2);
     pthread_join(w->thread, NULL);
-    doorbell = -1;
-    close(w->doorbell[0]);
-    close(w->doorbell[1]);
 }
 
 static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
@@ -166,7 +135,6 @@ static gt_status live_on(cli_comm *o, gt_status (*body)(net_comm *c))
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
 {
     int done;
-    cli_comm_listen();
     gt_status st = cli_net_open(&o->net, &done);
     if (!st && !done && o->transport)
         st = net_config_set(o->net.config, "transport", o->transport);

@@ -32,10 +32,8 @@ typedef struct cli_comm {
         { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &(n).transport, 0, NULL }, \
         CLI_NET_OPTIONS((n).net)
 
-/* Before there is a record, and without ranks, SIGUSR2 is ignored. To be called again after a device
- * was opened, see base/stop.h. */
-void cli_comm_listen(void);
-
+/* The body with a communicator, in each of the ranks. SIGUSR2, which the caller's threads block, asks for
+ * the flight record; one that came before there is a record is answered then. */
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c));
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/limits.c - stack, address space and file size.
+/* host/cli/limits.c - stack and address space.
  *
  * Threads that do not ask for a size get that of `ulimit -s`. Drivers start such threads and run
  * kernels on them, whose frames are large and step over a guard page without touching it: a small
@@ -13,7 +13,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,10 +84,8 @@ static gt_status check_address_space(void)
 
 gt_status cli_limits_settle(void)
 {
-    signal(SIGXFSZ, SIG_IGN);
-    gt_status st = settle_stack();
-    st = st ? st : check_address_space();
-    return st;
+    const gt_status st = settle_stack();
+    return st ? st : check_address_space();
 }
 
 const char *cli_limits_hint(char *out, size_t size, gt_status st)

@@ -7,9 +7,8 @@
 
 #include <stddef.h>
 
-/* First thing in main. Gives threads a stack of their own size, whoever creates them; a file that grows
- * too large is an error of write() from then on, and no signal. Fails with a sentence where the
- * stack (-s) or the address space (-v) is too small for this program and its libraries: to be
+/* First in main, before threads. Gives those a stack of their own size, whoever creates them. Fails
+ * with a sentence where the stack (-s) or the address space (-v) is too small for this program and its libraries: to be
  * followed by _exit(), for OpenBLAS waits at exit for threads that wait for memory. */
 gt_status cli_limits_settle(void);
 

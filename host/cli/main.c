@@ -213,15 +213,39 @@ static int unknown_verb(const char *word)
 
 /* Whoever started us may have closed a standard stream. Its number would then go to the
  * next file opened, and what is printed would end up in there. Read-only, so that writing
- * to it still fails. A reader that leaves is no reason to die either: what is printed then
- * fails to be written, and a run goes on to its end. */
+ * to it still fails. */
 static void guard_streams(void)
 {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             _exit(1);
-    signal(SIGPIPE, SIG_IGN);
 }
+
+/* A reader that leaves is no reason to die, nor is a file that may not grow (ulimit -f): what is
+ * written then fails to be written, with a sentence. */
+static void guard_writes(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+/* LLVM, inside OpenCL drivers, puts handlers over SIGXFSZ, SIGUSR2 and others when it compiles. When one comes,
+ * it removes the files that are just being written for a program, in whatever thread, which then fails to
+ * build, and puts back the handlers that it once found, for SIGINT too. A blocked signal reaches no handler:
+ * SIGXFSZ is only another EFBIG, and cli_comm_run() waits for SIGUSR2 in a thread of its own.
+ *
+ * All threads must block them, and inherit that; OpenBLAS starts its own before main, as a constructor of a
+ * library. Only this array of the program comes before those (System V ABI, "Initialization and Termination
+ * Functions"). */
+static void hold_signals(void)
+{
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGXFSZ);
+    sigaddset(&held, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &held, NULL);
+}
+__attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(void) = hold_signals;
 
 /* What a verb printed must have arrived. */
 static gt_status close_output(void)
@@ -243,6 +267,7 @@ static int leave(const char *who, gt_status st)
 int main(int argc, char **argv)
 {
     guard_streams();
+    guard_writes();
     gemm_prepare_process();
     gt_stop_start();
     cli_choices_make();

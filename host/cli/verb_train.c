@@ -701,7 +701,6 @@ static gt_status train_here(net_comm *c)
         train_show_job(&config, &data, own.usual, d);
     if (!st) {
         gt_stop_listen(stop_running);
-        cli_comm_listen();
         st = run_training(&config, &data, &own.mark, val, &source, d, c);
     }
     dev_close(d);

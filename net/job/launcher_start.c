@@ -161,15 +161,25 @@ static void child_streams(int first, int output, int input, int elastic)
     }
 }
 
+/* A program that is launched need not be this one: what this one blocks and ignores for itself is as usual
+ * again. */
+static void signals_for_any(const sigset_t *mask)
+{
+    sigset_t usual = *mask;
+    sigdelset(&usual, SIGXFSZ);
+    sigdelset(&usual, SIGUSR2);
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &usual, NULL);
+}
+
 /* In the child, up to exec; never returns. What goes wrong is told over `report`, for the
  * parent to say; a copy of the parent has no business running its exit handlers. */
 static void become_rank(launch *l, int rank, int output, int input, int report, int words, char **argv, pid_t parent,
                         const sigset_t *mask)
 {
     child_streams(is_first(l, rank), output, input, elastic_is(l) || l->o->join);
-    sigprocmask(SIG_SETMASK, mask, NULL);
-    signal(SIGPIPE, SIG_DFL);
-    signal(SIGXFSZ, SIG_DFL);
+    signals_for_any(mask);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         kill(getpid(), SIGKILL);
