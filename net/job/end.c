@@ -6,8 +6,8 @@
  *   rank 0 ──ABORT──► all
  *
  * Rank 0 alone decides, for the first to notice is seldom the one that knows why. A rank that
- * asks waits for the verdict, at most a second; with rank 0 gone, each says so by itself, in
- * words that do not depend on how it noticed.                                            */
+ * asks waits for the verdict for as long as it hears of rank 0, and a second more; with rank 0 gone,
+ * each says so by itself, in words that do not depend on how it noticed.                 */
 #include "net/job/job_private.h"
 
 #include "host/base/clock.h"
@@ -25,7 +25,8 @@
 
 #define MS UINT64_C(1000000)
 #define HOLD (250 * MS)                 /* for a better reason than another rank's blame     */
-#define VERDICT (1000 * MS)             /* rank 0's, when asked to end the job               */
+#define VERDICT (1000 * MS)             /* rank 0's, when asked to end the job and silent since */
+#define STEP (50 * MS)
 
 void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
 {
@@ -86,11 +87,26 @@ void end_tick(net_job *j, uint64_t now)
         end_job(j, GT_PEER, j->pending.notice.culprit, "%s", j->pending.notice.sentence);
 }
 
+/* Waits until the job is over, or rank 0 was silent for VERDICT. A machine that stands still, or gives this process
+ * no processor, makes nobody silent: what is waited counts, not what the clock says after it. */
+static void await_verdict(net_job *j)
+{
+    uint64_t silent = 0, heard = 0;
+    while (!atomic_load(&j->over) && silent < VERDICT) {
+        const uint64_t start = gt_now_ns();
+        serve_once(j, STEP);
+        const uint64_t waited = gt_now_ns() - start;
+        pthread_mutex_lock(&j->lock);
+        silent = j->peers[0].heard > heard ? 0 : silent + (waited < STEP ? waited : STEP);
+        heard = j->peers[0].heard;
+        pthread_mutex_unlock(&j->lock);
+    }
+}
+
 gt_status net_job_abort(net_job *j, int culprit, const char *sentence)
 {
     unsigned char body[8 + NET_SENTENCE];
     net_notice n = { .code = GT_PEER, .culprit = culprit };
-    const uint64_t deadline = gt_now_ns() + VERDICT;
     if (culprit < -1 || culprit >= j->size)
         n.culprit = -1;
     snprintf(n.sentence, sizeof n.sentence, "%s", sentence);
@@ -100,8 +116,7 @@ gt_status net_job_abort(net_job *j, int culprit, const char *sentence)
     else if (!atomic_load(&j->over))
         serve_send_bytes(j, 0, NET_ASK, body, net_notice_format(body, &n));
     pthread_mutex_unlock(&j->lock);
-    while (!atomic_load(&j->over) && gt_now_ns() < deadline)
-        serve_once(j, 50 * MS);
+    await_verdict(j);
     pthread_mutex_lock(&j->lock);
     end_job(j, GT_PEER, n.culprit, "%s: %s", j->peers[j->rank].name, n.sentence);
     gt_status st = end_status(j);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* CUnit's checks may be used by one thread only: ranks count what is wrong instead. */
@@ -487,6 +488,50 @@ static void only_the_first_abort_counts(void)
     gang_release(&g);
 }
 
+static void say_and_abort(net_job *job, int rank, void *context)
+{
+    WANT(write(*(const int *)context, "a", 1) == 1);
+    all_abort(job, rank, NULL);
+}
+
+/* In a process of its own: 0 if all of its ranks said the same. */
+static int abort_in_a_child(int say)
+{
+    gang g;
+    gang_init(&g, 6);
+    g.run = say_and_abort;
+    g.context = &say;
+    wrong = 0;
+    gang_go(&g);
+    int differ = wrong;
+    for (int i = 1; i < g.size; i++)
+        differ += strcmp(sentences[i], sentences[0]) != 0;
+    gang_release(&g);
+    return differ;
+}
+
+/* All ranks wait for rank 0's verdict when nobody gets a processor for longer than they would wait. */
+static void a_machine_that_stands_still_ends_by_one_sentence(void)
+{
+    int say[2], status = -1;
+    char six[6];
+    CHECK(pipe(say) == 0);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (!child)
+        _exit(abort_in_a_child(say[1]) != 0);
+    for (size_t i = 0; i < sizeof six; i++)
+        CHECK(read(say[0], six + i, 1) == 1);
+    usleep(50000);                      /* all have asked; the verdict is held for longer    */
+    CHECK(kill(child, SIGSTOP) == 0);
+    usleep(1500000);
+    CHECK(kill(child, SIGCONT) == 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECKF(WIFEXITED(status) && WEXITSTATUS(status) == 0, "it ended with %d", status);
+    close(say[0]);
+    close(say[1]);
+}
+
 /* Rank 1 sees only that a connection broke; rank 2 knows why, a little later. */
 static void blame_then_confess(net_job *job, int rank, void *context)
 {
@@ -865,6 +910,7 @@ const check_case check_cases[] = {
     CASE(a_replayed_hello_proves_nothing),
     CASE(an_abort_is_the_same_sentence_everywhere),
     CASE(only_the_first_abort_counts),
+    CASE(a_machine_that_stands_still_ends_by_one_sentence),
     CASE(who_knows_better_is_heard),
     CASE(loopback_addresses_are_refused_across_hosts),
     CASE(a_killed_rank_ends_the_job_by_name),
