@@ -110,7 +110,10 @@ static gt_status map(net_memory *m)
         return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size, strerror(errno));
     const int refused = posix_fallocate(m->fd, 0, (off_t)size);
     if (refused)
-        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size, strerror(refused));
+        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s%s", m->size, strerror(refused),
+                       refused == EFBIG ? "; memory that ranks share counts as a file: raise its limit with "
+                                          "`ulimit -f unlimited`"
+                                        : "");
     fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, m->fd, 0);
     if (p == MAP_FAILED)

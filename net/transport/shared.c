@@ -49,7 +49,8 @@ unsigned char *net_shared_map(uint32_t pid, uint32_t number, size_t *size)
     if (fstat(fd, &info) == 0 && info.st_size > 0 && seals >= 0 && (seals & F_SEAL_SHRINK)) {
         *size = (size_t)info.st_size;
         p = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
+    } else
+        errno = EPERM;
     close(fd);
     return p == MAP_FAILED ? NULL : p;
 }

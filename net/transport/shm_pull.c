@@ -51,16 +51,24 @@ int shm_pull_holds(const shm_link *l, uint32_t window)
     return 0;
 }
 
-/* The memory of a pull from an arena; NULL if that is not there. */
+/* The memory of a pull from an arena; NULL, and the link ended, if that is not there. */
 static unsigned char *place_of(shm_link *l, const shm_record *r, net_mapping **memory)
 {
+    char why[96];
     const shm_mapping *m = arena_of(l, r->arena, r->fd);
-    if (!m)
+    if (!m) {
+        snprintf(why, sizeof why, "its memory cannot be mapped: %s%s", strerror(errno),
+                 errno == EMFILE ? "; raise `ulimit -n`" : "");
+        shm_fail(l, why);
         return NULL;
+    }
     size_t size;
     unsigned char *data = net_mapping_data(m->memory, &size);
     *memory = m->memory;
-    return r->address > size || r->size > size - r->address ? NULL : data + r->address;
+    if (r->address <= size && r->size <= size - r->address)
+        return data + r->address;
+    shm_fail(l, "it sent data from outside its memory");
+    return NULL;
 }
 
 void shm_give_back(net_link *link, net_loan loan)
@@ -81,10 +89,8 @@ void shm_pull_begin(shm_link *l, const shm_record *r, int *did)
     }
     net_mapping *memory = NULL;
     unsigned char *place = r->kind == RECORD_PULL_MAP ? place_of(l, r, &memory) : NULL;
-    if (r->kind == RECORD_PULL_MAP && !place) {
-        shm_fail(l, "its arena cannot be mapped");
+    if (r->kind == RECORD_PULL_MAP && !place)
         return;
-    }
     if (place && w->sink.lend && (w->sink.lend == NET_LEND_ANY || r->address % (uint64_t)sysconf(_SC_PAGESIZE) == 0)) {
         const net_loan loan = { place, net_mapping_hold(memory), r->cookie };
         shm_of(l)->lent += r->size;
