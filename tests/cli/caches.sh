@@ -18,7 +18,7 @@ falls_back()
     name=$1 pattern=$2 folder=$3
     shift 3
     rm -rf "$own"
-    env "$@" timeout 120 "$geartrain" devices > stdout 2> stderr
+    env "$@" timeout 300 "$geartrain" devices > stdout 2> stderr
     status=$?
     if [ $status -ne 0 ]; then
         fail "$name" "exit status $status"
@@ -52,11 +52,11 @@ export POCL_CACHE_DIR
 
 # A folder in the temporary folder is not taken over as it is.
 mkdir -p "$own" && chmod 777 "$own"
-env HOME="$work/file" timeout 60 "$geartrain" devices > stdout 2> stderr
+env HOME="$work/file" timeout 240 "$geartrain" devices > stdout 2> stderr
 check "others' rights are taken away" private
 rm -rf "$own"
 mkdir elsewhere && ln -s "$work/elsewhere" "$own"
-env HOME="$work/file" timeout 60 "$geartrain" doctor > stdout 2> stderr
+env HOME="$work/file" timeout 240 "$geartrain" doctor > stdout 2> stderr
 check "a link is not followed" test -z "$(ls elsewhere)"
 check "and the doctor says so" grep -Eq "^BAD .*HOME is .*cannot keep caches in '$own': it is not a folder of this user's" stdout
 rm "$own"
@@ -75,7 +75,7 @@ GEARTRAIN_CACHE=$work/kept train_tiny --steps 1 --out tidied > stdout 2> stderr
 check "until its maker is gone" [ -z "$(ls -d "$tokens"/*.partial-* 2> /dev/null)" ]
 
 unset POCL_CACHE_DIR
-HOME=$work/file timeout 60 "$geartrain" doctor > stdout 2> stderr
+HOME=$work/file timeout 240 "$geartrain" doctor > stdout 2> stderr
 check "the doctor names the cause" grep -Eq "^BAD .*HOME is '$work/file', which is no folder; for now caches are in '$own/programs'" stdout
 check "and PoCL's" grep -Eq "^BAD .*PoCL cannot write its cache folder '$work/file/.cache/pocl/kcache', and would show no device" stdout
 check "with the fix" grep -q "fix: set HOME to a folder that can be written, or name one in POCL_CACHE_DIR" stdout
@@ -85,7 +85,7 @@ if [ "$(id -u)" -eq 0 ] && command -v setpriv > /dev/null; then
     open=$(mktemp -d /tmp/geartrain-open-XXXXXX) && chmod 755 "$open" && mkdir -m 777 "$open/tmp" \
         && mkdir -m 700 "$open/home" && cp "$geartrain" "$open/geartrain" && chmod 755 "$open/geartrain"
     (cd "$open" && HOME=$open/home TMPDIR=$open/tmp setpriv --reuid=65534 --regid=65534 --clear-groups \
-        timeout 120 ./geartrain devices) > stdout 2> stderr
+        timeout 300 ./geartrain devices) > stdout 2> stderr
     check "another user's home that is closed" test $? -eq 0
     check "is told of" grep -Eq "cannot make folder '$open/home/.cache': Permission denied; caches are kept in '$open/tmp/geartrain-65534'" stderr
     rm -rf "$open"

@@ -107,7 +107,7 @@ refuses()   # NAME CODE PATTERN ARGUMENTS...
 {
     name=$1 code=$2 pattern=$3
     shift 3
-    limit=120
+    limit=300
     program "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
     said "$name" "$code" "$pattern" $?
     limit=
@@ -117,7 +117,7 @@ does()      # NAME PATTERN ARGUMENTS...: exits 0 and prints a line that matches
 {
     name=$1 pattern=$2
     shift 2
-    limit=120
+    limit=300
     program "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
     status=$?
     limit=

@@ -14,7 +14,7 @@ train()     # RUN OPTIONS...
 {
     run=$1
     shift
-    (limit=120 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
+    (limit=300 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
 }
 
 losses() { sed -n 's/.*"loss": \([0-9.]*\),.*/\1/p' "$1/metrics.jsonl"; }

@@ -71,7 +71,7 @@ zpty -w -n z "geartrain $1"$'\t\t'
 zpty -r -m z log "*$2*" && print found
 END
     for try in 'tok|tokenize' 'train --precision bf|precision bf16' 'launch --ranks 2 -- exp|export'; do
-        timeout 20 zsh -f ask.zsh "${try%%|*}" "${try##*|}" > stdout 2> stderr < /dev/null
+        timeout 80 zsh -f ask.zsh "${try%%|*}" "${try##*|}" > stdout 2> stderr < /dev/null
         check "zsh completes '${try%%|*}'" grep -q found stdout
     done
 else

@@ -8,7 +8,7 @@ unset RUSTICL_ENABLE OPENCL_VENDOR_PATH
 # says NAME VENDORS PATTERN FIX: a line BAD, and the one with its fix below it.
 says()
 {
-    OCL_ICD_VENDORS=$2 timeout 60 "$geartrain" doctor > stdout 2> stderr
+    OCL_ICD_VENDORS=$2 timeout 240 "$geartrain" doctor > stdout 2> stderr
     status=$?
     if [ $status -ne 1 ]; then
         fail "$1" "exit status $status, not 1"

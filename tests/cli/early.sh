@@ -44,10 +44,10 @@ check "it says so" grep -q '^early   the run ended after step .*: 3 validations 
 check "it names the best" grep -q "^best    validation loss .* after step $step: early/checkpoints/best" said.txt
 check "which is there" [ "$(readlink early/checkpoints/best)" = "$(printf 'step-%06d' "$step")" ]
 check "beside the newest two" [ "$(ls early/checkpoints | grep -c step-)" -eq 3 ]
-timeout 100 "$geartrain" train --out early --resume > stdout 2> stderr
+timeout 300 "$geartrain" train --out early --resume > stdout 2> stderr
 check "a run that is over stays so" grep -q '^done    nothing: the run was over before' stderr
 cp -r early longer
-timeout 100 "$geartrain" train --out longer --resume --patience 6 --steps 180 > stdout 2> stderr
+timeout 300 "$geartrain" train --out longer --resume --patience 6 --steps 180 > stdout 2> stderr
 check "more patience goes on" grep -q '^step ' stdout
 run --out least --patience 2 --min-improvement 10 > stdout 2> stderr
 check "an improvement may be too small to count" [ "$(tail -n 1 least/metrics.jsonl | grep -o '"step": [0-9]*')" = '"step": 30' ]
@@ -60,7 +60,7 @@ as=
 until [ -e killed/checkpoints/step-000025 ] || ! kill -0 $pid 2> /dev/null; do sleep 0.02; done
 check "a run is killed on its way" kill -9 $pid
 wait $pid 2> /dev/null
-timeout 100 "$geartrain" train --out killed --resume > stdout 2> stderr
+timeout 300 "$geartrain" train --out killed --resume > stdout 2> stderr
 check "killed and resumed it ends alike" [ "$(field killed val_loss)" = "$(field early val_loss)" ]
 check "with the same best" [ "$(readlink killed/checkpoints/best)" = "$(readlink early/checkpoints/best)" ]
 newest=$(ls early/checkpoints | grep step- | tail -n 1)
@@ -84,8 +84,8 @@ import sys
 a, best = float(open('a').read().split()[1]), float('$loss')
 assert abs(a - best) < 2e-5, (a, best)"
 check "which the newest is not" [ "$(cat a)" != "$(cat newest)" ]
-timeout 60 "$geartrain" generate --from early --checkpoint best --prompt the -n 20 -q > a 2> stderr
-timeout 60 "$geartrain" generate --from early/checkpoints/best --prompt the -n 20 -q > b 2> stderr
+timeout 240 "$geartrain" generate --from early --checkpoint best --prompt the -n 20 -q > a 2> stderr
+timeout 240 "$geartrain" generate --from early/checkpoints/best --prompt the -n 20 -q > b 2> stderr
 check "generate takes it" sh -c 'cmp -s a b && [ -s a ]'
 does "export takes it" '^hf: ' export early --checkpoint best -o hf
 check "and writes those weights" [ "$(measure --from hf --tokenizer early/tokenizer)" = "$(measure --from early --checkpoint best)" ]
@@ -124,15 +124,15 @@ check "nothing is left of the weights that were put together" [ ! -e together/.p
 # Adapters beside frozen matrices in fewer bits: texts are written with what is trained, as it is stored.
 for base in 'fp32' 'bf16' 'int8'; do
     rm -rf tuned
-    timeout 60 "$geartrain" train --from plain --data "$text" --seq 32 --batch 4 --steps 4 --eval-every 0 --out tuned --lora 4 \
+    timeout 240 "$geartrain" train --from plain --data "$text" --seq 32 --batch 4 --steps 4 --eval-every 0 --out tuned --lora 4 \
         --base-precision $base --sample-every 4 --sample-prompt 'the ' --sample-tokens 12 --sample-temperature 0 > stdout 2> stderr
     check "a sample of adapters on $base" [ "$(python3 -c "
 import json
 r = json.load(open('tuned/samples.jsonl'))
-print(r['prompt'] + r['text'])")" = "$(timeout 60 "$geartrain" generate --from tuned --prompt 'the ' -n 12 --temperature 0 -q 2> stderr)" ]
+print(r['prompt'] + r['text'])")" = "$(timeout 240 "$geartrain" generate --from tuned --prompt 'the ' -n 12 --temperature 0 -q 2> stderr)" ]
 done
 sampled --out resumed --steps 8
-timeout 60 "$geartrain" train --out resumed --resume --steps 12 > stdout 2> stderr
+timeout 240 "$geartrain" train --out resumed --resume --steps 12 > stdout 2> stderr
 check "a resumed run has each sample once" [ "$(grep -o '^{"step":[0-9]*' resumed/samples.jsonl | tr '\n' ' ')" = '{"step":4 {"step":8 {"step":12 ' ]
 
 # ---- classes ------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ awk 'BEGIN { print "text,label"; for (i = 0; i < 200; i++) { x = (x * 1103515245
 mkdir words
 printf '%s\n' '[PAD]' '[UNK]' '[CLS]' '[SEP]' '[MASK]' the good bad wheel turns > words/vocab.txt
 printf '{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 16}' > bert.json
-classify() { timeout 100 "$geartrain" train --model bert.json --data classes.csv --label-key label --tokenizer words --task classify \
+classify() { timeout 300 "$geartrain" train --model bert.json --data classes.csv --label-key label --tokenizer words --task classify \
     --steps 20 --batch 16 --seq 8 --lr 1e-2 --eval-every 20 "$@" > stdout 2> stderr; }
 classify --out classes
 check "validation of classes counts right answers" grep -Eq '^step 20 .*  val [0-9.]+  accuracy 100.00 %  lr ' stdout

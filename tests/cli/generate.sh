@@ -5,7 +5,7 @@
 . "$(dirname "$0")/cli_checks.sh"
 
 train_tiny --steps 60 --lr 3e-3 --eval-every 0 --out run > stdout 2> stderr || { echo "cannot train"; cat stderr; exit 1; }
-write() { timeout 120 "$geartrain" generate --from run -q "$@" 2> stderr < /dev/null; }
+write() { timeout 300 "$geartrain" generate --from run -q "$@" 2> stderr < /dev/null; }
 
 # ---- the end of a text ------------------------------------------------------------------------------
 
@@ -55,15 +55,15 @@ check "they are the same again" cmp -s samples again
 id=$(python3 -c "
 import json
 print(json.load(open('hf/tokenizer.json'))['model']['vocab']['e'])")
-timeout 60 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 > without
+timeout 240 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 > without
 printf '{"eos_token_id": [100000, %s]}' "$id" > hf/generation_config.json
-timeout 60 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 --json > with
+timeout 240 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 --json > with
 check "an id of generation_config.json ends a text" grep -q '"ended": "end"' with
 check "which would have gone on" grep -q '^the' without
-timeout 60 "$geartrain" train --from hf --data "$text" --seq 16 --batch 2 --steps 1 --lr 0 --eval-every 0 --out ended > stdout 2> stderr
-timeout 60 "$geartrain" export ended -o ended-hf > stdout 2> stderr
+timeout 240 "$geartrain" train --from hf --data "$text" --seq 16 --batch 2 --steps 1 --lr 0 --eval-every 0 --out ended > stdout 2> stderr
+timeout 240 "$geartrain" export ended -o ended-hf > stdout 2> stderr
 for place in ended ended-hf; do
-    timeout 60 "$geartrain" generate --from $place -q --prompt 'th' -n 20 --temperature 0 --json > stdout
+    timeout 240 "$geartrain" generate --from $place -q --prompt 'th' -n 20 --temperature 0 --json > stdout
     check "it ends texts of $place, which was made of that folder" grep -q '"ended": "end"' stdout
 done
 printf '{"eos_token_id": "e"}' > hf/generation_config.json
@@ -82,7 +82,7 @@ check "a prompt may be longer than the context" [ "$(write --prompt "$long" -n 5
 refuses "a chat without a template" 1 'option --chat: .* has no chat template.*; name one with --chat-template FILE' generate --from run --chat --prompt a
 printf '{%% for m in messages %%}{{ m.role }} : {{ m.content }}\n{%% endfor %%}{%% if add_generation_prompt %%}the {%% endif %%}' > chat.jinja
 tr -d ':' < chat.jinja > plain.jinja
-chat() { timeout 120 "$geartrain" generate --from run -q --chat --chat-template plain.jinja -n 12 --temperature 0 "$@" 2> stderr; }
+chat() { timeout 300 "$geartrain" generate --from run -q --chat --chat-template plain.jinja -n 12 --temperature 0 "$@" 2> stderr; }
 chat --prompt 'a gear' --json > one < /dev/null
 check "an answer follows what the template writes" [ "$(python3 -c "
 import json
@@ -113,9 +113,9 @@ json.dump(t, open("signs/tokenizer/tokenizer.json", "w"))
 END
 train_tiny --data signs.txt --tokenizer signs/tokenizer --steps 60 --lr 1e-2 --eval-every 0 --out signed > stdout 2> stderr
 printf "{%% for m in messages %%}{{ m.content }}{%% if m.role == 'assistant' %%}<|done|>{%% endif %%}{%% endfor %%}" > signs.jinja
-timeout 60 "$geartrain" generate --from signed -q --prompt 'a gear' -n 12 --temperature 0 --json > on 2> stderr < /dev/null
+timeout 240 "$geartrain" generate --from signed -q --prompt 'a gear' -n 12 --temperature 0 --json > on 2> stderr < /dev/null
 check "a text goes on behind a sign" grep -q '"text": ".*<|done|>.*<|done|>.*"ended": "length"' on
-timeout 60 "$geartrain" generate --from signed -q --chat --chat-template signs.jinja --prompt 'a gear' -n 12 --temperature 0 --json > ends 2> stderr < /dev/null
+timeout 240 "$geartrain" generate --from signed -q --chat --chat-template signs.jinja --prompt 'a gear' -n 12 --temperature 0 --json > ends 2> stderr < /dev/null
 check "an answer does not" [ "$(grep -c '"text": "[^<]*", .*"ended": "end"' ends)" -eq 1 ]
 refuses "a system without a chat" 2 'option --system would be ignored' generate --from run --system x
 

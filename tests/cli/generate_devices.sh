@@ -4,7 +4,7 @@
 # the cut, of every family that generates, with adapters, and from a prompt that goes through in pieces.
 . "$(dirname "$0")/cli_checks.sh"
 
-write() { timeout 120 "$geartrain" generate "$@" 2> stderr < /dev/null; }
+write() { timeout 300 "$geartrain" generate "$@" 2> stderr < /dev/null; }
 two=cpu:0.0,cpu:0.1
 
 # same NAME OPTIONS...: what --from says is written on one half of the CPU, and on two.

@@ -69,7 +69,7 @@ as=exec
 program train $tiny $two --steps 1000000 --local-steps 7 --out long > long.txt 2> long.err &
 as=
 turns=0
-while [ ! -s long/metrics.jsonl ] && [ $turns -lt 600 ]; do
+while [ ! -s long/metrics.jsonl ] && [ $turns -lt 2400 ]; do
     sleep 0.1
     turns=$((turns + 1))
 done

@@ -112,7 +112,7 @@ for pause in 0.1 0.35; do
         > killed.out 2> killed.err &
     pid=$!
     tries=0
-    while [ ! -e killed/checkpoints/step-000002 ] && [ $tries -lt 600 ]; do sleep 0.05; tries=$((tries + 1)); done
+    while [ ! -e killed/checkpoints/step-000002 ] && [ $tries -lt 2400 ]; do sleep 0.05; tries=$((tries + 1)); done
     sleep $pause
     kill -9 $pid
     wait $pid 2> wait.log || true

@@ -13,13 +13,13 @@ near()      # A B
 }
 train()     # RUN OPTIONS...
 {
-    timeout 120 "$geartrain" train --model gpt2-tiny --tokenizer char --seq 32 --out "$@" > stdout 2> stderr
+    timeout 300 "$geartrain" train --model gpt2-tiny --tokenizer char --seq 32 --out "$@" > stdout 2> stderr
 }
 evaluate()  # FILE OPTIONS...
 {
     to=$1
     shift
-    timeout 120 "$geartrain" eval "$@" > "$to" 2> stderr
+    timeout 300 "$geartrain" eval "$@" > "$to" 2> stderr
 }
 
 # ---- while training: one value whatever the micro-batch -----------------------------------------

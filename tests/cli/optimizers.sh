@@ -12,7 +12,7 @@ trains()
 {
     out=$1
     shift
-    timeout 120 "$geartrain" train $tiny --out "$out" "$@" > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train $tiny --out "$out" "$@" > stdout 2> stderr < /dev/null
 }
 loss_of() { sed -n "s/.*\"step\": *$2,.*\"loss\": *\([0-9.]*\).*/\1/p" "$1/metrics.jsonl" | tail -n 1; }
 falls()     # RUN LAST
@@ -41,7 +41,7 @@ for rule in adamw sgd lion muon adafactor; do
     check "$rule: the loss falls" falls $rule 12
     check "$rule: config.json names it" grep -q "\"optimizer\": \"$rule\"" $rule/config.json
     trains $rule-again --optimizer $rule --lr $lr --steps 5
-    timeout 120 "$geartrain" train --out $rule-again --resume --steps 12 > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train --out $rule-again --resume --steps 12 > stdout 2> stderr < /dev/null
     check "$rule goes on" [ $? -eq 0 ]
     check "$rule: to the same bits" same_files $rule $rule-again 000012
 done
@@ -58,9 +58,9 @@ for rule in lion muon adafactor; do
         check "$run: as one rank does" same_curve $rule $run 1 2 3 4 5 6
     done
     cp -r $rule-sharded $rule-whole
-    timeout 120 "$geartrain" train --out $rule-whole --resume --steps 8 --devices cpu:0 > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train --out $rule-whole --resume --steps 8 --devices cpu:0 > stdout 2> stderr < /dev/null
     check "$rule: from shared-out state on one rank" [ $? -eq 0 ]
-    timeout 120 "$geartrain" train --out $rule-sharded --resume --steps 8 > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train --out $rule-sharded --resume --steps 8 > stdout 2> stderr < /dev/null
     check "$rule: and on its own ranks" [ $? -eq 0 ]
     check "$rule: to the same loss" same_curve $rule-whole $rule-sharded 7 8
 done
@@ -82,10 +82,10 @@ for rule in muon adafactor; do
     trains $rule-both --optimizer $rule --lr 3e-3 --steps 6 --devices cpu:0.0,cpu:0.1 --tensor 2 --sync sharded
     check "$rule-both: and with state shared out" same_curve $rule $rule-both 1 2 3 4 5 6
     cp -r $rule-tensor $rule-untensor
-    timeout 120 "$geartrain" train --out $rule-untensor --resume --steps 8 --devices cpu:0 --tensor 1 \
+    timeout 300 "$geartrain" train --out $rule-untensor --resume --steps 8 --devices cpu:0 --tensor 1 \
         > stdout 2> stderr < /dev/null
     check "$rule: from slices on one rank" [ $? -eq 0 ]
-    timeout 120 "$geartrain" train --out $rule-tensor --resume --steps 8 > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train --out $rule-tensor --resume --steps 8 > stdout 2> stderr < /dev/null
     check "$rule: and on its own ranks" [ $? -eq 0 ]
     check "$rule: to the same loss" same_curve $rule-untensor $rule-tensor 7 8
 done

@@ -10,7 +10,7 @@ twice()     # NAME PATTERN ARGUMENTS...: straight to the program, which shall se
 {
     name=$1 pattern=$2
     shift 2
-    timeout 60 "$geartrain" "$@" > stdout 2> stderr < /dev/null
+    timeout 240 "$geartrain" "$@" > stdout 2> stderr < /dev/null
     said "$name" 2 "$pattern" $?
 }
 
@@ -25,7 +25,7 @@ twice "bench --ranks" "option --ranks is given twice" bench allreduce --ranks 2 
 twice "launch -n" "option --ranks is given twice" launch -n 2 --ranks 3 -- train
 twice "generate" "option --prompt is given twice" generate --prompt a --prompt b
 twice "plan" "option --batch is given twice" plan -b 1 -b 2
-timeout 60 "$geartrain" train $good --out same --steps 2 --json --json > stdout 2> stderr
+timeout 240 "$geartrain" train $good --out same --steps 2 --json --json > stdout 2> stderr
 check "the same twice is once" [ $? -eq 0 ]
 
 # ---- without effect ------------------------------------------------------------------------------

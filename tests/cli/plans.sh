@@ -18,7 +18,7 @@ train()     # RUN OPTIONS...
 {
     run=$1
     shift
-    (limit=120 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
+    (limit=300 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
 }
 
 losses()    # RUN: a line a step: its loss, and that of validation if there is one
@@ -68,7 +68,7 @@ goes_on()       # RUN OPTIONS...
 {
     folder=$1
     shift
-    timeout 120 "$geartrain" train --out "$folder" --resume "$@" > stdout 2> stderr < /dev/null \
+    timeout 300 "$geartrain" train --out "$folder" --resume "$@" > stdout 2> stderr < /dev/null \
         && grep -q '^resume  after step 6 ' stderr
 }
 
@@ -219,13 +219,13 @@ END
 chmod +x told
 OTHER=
 export OTHER
-timeout 120 "$geartrain" launch --ranks 2 -- train $common --stages 2 --replicas 1 --out launched > stdout 2> stderr
+timeout 300 "$geartrain" launch --ranks 2 -- train $common --stages 2 --replicas 1 --out launched > stdout 2> stderr
 check "launch: a pipeline" [ $? -eq 0 ]
 check "launch: the curve of one device" near one launched
 if command -v mpirun > /dev/null; then
     root=
     [ "$(id -u)" -ne 0 ] || root=--allow-run-as-root
-    timeout 120 mpirun $root --oversubscribe -n 2 "$geartrain" train $common --stages 2 --replicas 1 --out mpi \
+    timeout 300 mpirun $root --oversubscribe -n 2 "$geartrain" train $common --stages 2 --replicas 1 --out mpi \
         > stdout 2> stderr < /dev/null
     check "mpirun: a pipeline" [ $? -eq 0 ]
     check "mpirun: the curve of one device" near one mpi
@@ -236,7 +236,7 @@ differs()
 {
     OTHER=$3
     rm -rf differs
-    timeout 120 "$geartrain" launch --ranks 2 -- ./told train $common --out differs > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" launch --ranks 2 -- ./told train $common --out differs > stdout 2> stderr < /dev/null
     status=$?
     sed -n 's/^\(\[1\] \)\{0,1\}geartrain train: //p' stderr | sort > sentences
     if [ $status -ne 1 ]; then fail "$1" "exit status $status, not 1"; return; fi

@@ -9,7 +9,7 @@
 model="--model gpt2-tiny --data $text --tokenizer char --lr 0 --eval-every 0"
 run()       # NAME OPTIONS...: trains into NAME, or goes on there
 {
-    timeout 120 "$geartrain" train --out "$@" > stdout 2> stderr
+    timeout 300 "$geartrain" train --out "$@" > stdout 2> stderr
 }
 loss()      # RUN STEP
 {

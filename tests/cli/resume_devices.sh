@@ -12,7 +12,7 @@ resumes()
     title=$1
     rm -rf run && cp -r "$2" run
     shift 2
-    timeout 120 "$geartrain" train --out run --resume --steps 3 "$@" > stdout 2> stderr < /dev/null
+    timeout 300 "$geartrain" train --out run --resume --steps 3 "$@" > stdout 2> stderr < /dev/null
     check "$title" [ $? -eq 0 ]
     check "$title: from the step before" grep -q '^resume  after step 2 ' stderr
 }
@@ -41,12 +41,12 @@ resumes "tensor parallel" two --tensor 2
 tells "a plan of that width" '^plan    2 ranks: 1 replica, tensor width 2'
 tells "that it is another" '^before  another plan; planned anew'
 rm -rf run && cp -r two run
-timeout 120 "$geartrain" launch --ranks 1 -- train --out run --resume --steps 3 > stdout 2> stderr < /dev/null
+timeout 300 "$geartrain" launch --ranks 1 -- train --out run --resume --steps 3 > stdout 2> stderr < /dev/null
 check "a launcher with one rank" [ $? -eq 0 ]
 title="a launcher with one rank"
 tells "what was before" '^before  2 ranks on '
 
-timeout 120 "$geartrain" train --out one --resume --steps 4 --devices cpu:0.0,cpu:0.1 > stdout 2> stderr < /dev/null
+timeout 300 "$geartrain" train --out one --resume --steps 4 --devices cpu:0.0,cpu:0.1 > stdout 2> stderr < /dev/null
 check "from one to two" [ $? -eq 0 ]
 title="from one to two"
 tells "what was before" '^before  1 rank on cpu:0; planned anew'

@@ -108,7 +108,7 @@ rm -f stdout
     > stdout 2> stderr < /dev/null &
 pid=$!
 tries=0
-until grep -q '^step 8 ' stdout 2> /dev/null || [ $tries -ge 600 ]; do
+until grep -q '^step 8 ' stdout 2> /dev/null || [ $tries -ge 2400 ]; do
     sleep 0.1
     tries=$((tries + 1))
 done

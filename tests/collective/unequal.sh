@@ -11,7 +11,7 @@ if [ "$(id -u)" != 0 ] || ! command -v ip > /dev/null || ! command -v tc > /dev/
     echo "skipped: network namespaces need root, ip and tc (iproute2)"
     exit 77
 fi
-GEARTRAIN=$geartrain timeout 120 sh "$tests/bench/unequal_links.sh" --bytes 1000004 --iters 1 \
+GEARTRAIN=$geartrain timeout 300 sh "$tests/bench/unequal_links.sh" --bytes 1000004 --iters 1 \
     --limit 1000 > "$work/table" 2> "$work/stderr"
 status=$?
 if [ $status = 77 ]; then

@@ -20,7 +20,7 @@ begin()
     { as=exec; program train $common --out "$folder" --save-every 5 --steps 100000 "$@"; } > stdout 2> stderr < /dev/null &
     pid=$!
     tries=0
-    until grep -q '^step 12 ' stdout 2> /dev/null || [ $tries -ge 600 ]; do
+    until grep -q '^step 12 ' stdout 2> /dev/null || [ $tries -ge 2400 ]; do
         sleep 0.1
         tries=$((tries + 1))
     done
@@ -33,10 +33,10 @@ rank_pid()      # RANK
     done
 }
 
-# finish: the end of $pid, at most a minute; sets status, which is that of kill after it
+# finish: the end of $pid, within four minutes; sets status, which is that of kill after it
 finish()
 {
-    ( sleep 60; kill -9 "$pid" ) 2> /dev/null &
+    ( sleep 240; kill -9 "$pid" ) 2> /dev/null &
     timer=$!
     wait "$pid"
     status=$?
@@ -52,7 +52,7 @@ ends_well()
     folder=$1
     shift
     from=$(newest "$folder")
-    timeout 120 "$geartrain" train --out "$folder" --resume --steps $((from + 2)) "$@" > stdout 2> stderr < /dev/null \
+    timeout 300 "$geartrain" train --out "$folder" --resume --steps $((from + 2)) "$@" > stdout 2> stderr < /dev/null \
         && grep -q "^resume  after step $from " stderr && [ -z "$(find "$folder" -name '*partial*')" ]
 }
 
@@ -93,7 +93,7 @@ rm -f stdout stderr
     --steps 300 --resume > stdout 2> stderr < /dev/null &
 pid=$!
 tries=0
-until grep -q '^step 12 ' stdout 2> /dev/null || [ $tries -ge 600 ]; do
+until grep -q '^step 12 ' stdout 2> /dev/null || [ $tries -ge 2400 ]; do
     sleep 0.1
     tries=$((tries + 1))
 done
@@ -132,25 +132,25 @@ full()
 {
     check "$1: exit code 1" [ "$3" -eq 1 ]
     check "$1: a rank says so" grep -Eq 'cannot (write|make) .*(No space left|File too large)' stderr
-    check "$1: the last checkpoint is whole" timeout 60 "$geartrain" eval --from "$2" --data "$text"
+    check "$1: the last checkpoint is whole" timeout 240 "$geartrain" eval --from "$2" --data "$text"
 }
 # Files may not grow beyond a megabyte: room for what OpenCL's compiler writes, not for a rank's part.
 printf '{"model_type": "gpt2", "n_layer": 3, "n_head": 4, "n_embd": 128, "n_positions": 64}' > wide.json
 for shape in "--stages 2 --replicas 1" "--replicas 2 --stages 1 --sync sharded"; do
     rm -rf small
-    (limit=60 as=exec; program train $common --model wide.json --out small --steps 4 --save-every 2 $two $shape) \
+    (limit=240 as=exec; program train $common --model wide.json --out small --steps 4 --save-every 2 $two $shape) \
         > stdout 2> stderr < /dev/null
-    timeout 60 "$geartrain" train --out small --resume --steps 5 > stdout 2> stderr < /dev/null     # compiles all
-    (trap '' XFSZ; ulimit -f 2000; exec timeout 60 "$geartrain" train --out small --resume --steps 8) \
+    timeout 240 "$geartrain" train --out small --resume --steps 5 > stdout 2> stderr < /dev/null     # compiles all
+    (trap '' XFSZ; ulimit -f 2000; exec timeout 240 "$geartrain" train --out small --resume --steps 8) \
         > stdout 2> stderr < /dev/null
     full "files that cannot grow, $shape" small $?
     check "it goes on with room, $shape" ends_well small
 done
 if [ "$(id -u)" -eq 0 ] && mkdir disk && mount -t tmpfs -o size=8m tmpfs disk 2> stderr; then
-    timeout 60 "$geartrain" train $common --out disk/run --steps 2 --save-every 2 $two --stages 2 --replicas 1 \
+    timeout 240 "$geartrain" train $common --out disk/run --steps 2 --save-every 2 $two --stages 2 --replicas 1 \
         > stdout 2> stderr < /dev/null
     head -c 9000000 /dev/zero > disk/ballast 2> /dev/null
-    timeout 60 "$geartrain" train --out disk/run --resume --steps 6 > stdout 2> stderr < /dev/null
+    timeout 240 "$geartrain" train --out disk/run --resume --steps 6 > stdout 2> stderr < /dev/null
     full "a full disk" disk/run $?
     rm disk/ballast
     check "with room again it goes on" ends_well disk/run

@@ -15,7 +15,7 @@ with()
 {
     fault=$1
     shift
-    GT_FAULT=$fault OPENCL_LAYERS=$layer GEARTRAIN_CACHE=$work/cache-$fault timeout 120 "$@"
+    GT_FAULT=$fault OPENCL_LAYERS=$layer GEARTRAIN_CACHE=$work/cache-$fault timeout 300 "$@"
 }
 
 # refused NAME FAULT PATTERN ARGUMENTS...

@@ -41,12 +41,12 @@ cp /etc/OpenCL/vendors/pocl.icd "$work/both/" 2> /dev/null
 
 OCL_ICD_VENDORS=$work/alone
 export OCL_ICD_VENDORS
-timeout 60 "$geartrain" doctor > stdout 2> stderr
+timeout 240 "$geartrain" doctor > stdout 2> stderr
 check "without its variable the doctor names it" grep -q "^BAD .*RUSTICL_ENABLE names, and that is not set" stdout
 
 RUSTICL_ENABLE=llvmpipe
 export RUSTICL_ENABLE
-timeout 120 "$geartrain" doctor > stdout 2> stderr
+timeout 300 "$geartrain" doctor > stdout 2> stderr
 grep -q 'llvmpipe' stdout || skip "it shows no llvmpipe"
 if grep -q "^ok .*long loop" stdout; then
     OCL_ICD_VENDORS=$work/alone timeout 600 "$geartrain" doctor --prove > stdout 2> stderr
@@ -58,7 +58,7 @@ check "and its nested loops" grep -Eq "^BAD .*nested loops: 500 loops of 401 tur
 check "and its stamps" grep -Eq "^BAD .*clock: a kernel that took .* ms took 1e-06 ms by its event's stamps" stdout
 refused()       # rusticl writes warnings of its own
 {
-    timeout 120 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --steps 1 --out run \
+    timeout 300 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --steps 1 --out run \
         > stdout 2> stderr
     [ $? -eq 1 ] && grep -q "device 'cpu:0' (llvmpipe.*rusticl, driver .*computes wrongly: a loop of 200003" stderr
 }
@@ -67,12 +67,12 @@ check "and nothing is written" test ! -e run/checkpoints
 
 if [ -e both/pocl.icd ]; then
     export OCL_ICD_VENDORS=$work/both
-    timeout 60 "$geartrain" devices > stdout 2> stderr
+    timeout 240 "$geartrain" devices > stdout 2> stderr
     check "beside another it is listed as not used" sh -c "grep -A5 llvmpipe stdout | grep -q 'not used, for it computes wrongly'"
-    timeout 120 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 4 --steps 2 \
+    timeout 300 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 4 --steps 2 \
         --out run > stdout 2> stderr
     check "and training takes the other one" sh -c "grep -q '^device .*pthread' stderr && grep -q '^step 2' stdout"
-    train_two() { timeout 120 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
+    train_two() { timeout 300 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
         --batch 4 --steps 2 --ranks 2 --out two > stdout 2> stderr; }
     check "two ranks without a list share the other one" train_two
 fi

@@ -108,7 +108,7 @@ for number in 2 15; do
     start stopped-$signal --save-every 0
     tries=0
     until [ "$(cat stopped-$signal/metrics.jsonl 2> /dev/null | wc -l)" -gt 3 ] \
-          || [ $tries -gt 600 ]; do
+          || [ $tries -gt 2400 ]; do
         sleep 0.05
         tries=$((tries + 1))
     done

@@ -36,7 +36,7 @@ host()
     ns=$1 number=$2
     shift 2
     exec ip netns exec "$ns" env RANK="$number" WORLD_SIZE=$size MASTER_ADDR=10.213.7.1 \
-        MASTER_PORT=27500 timeout 60 "$rank" "$@" > "out.$number" 2> "err.$number" < /dev/null
+        MASTER_PORT=27500 timeout 240 "$rank" "$@" > "out.$number" 2> "err.$number" < /dev/null
 }
 
 host $a 0 & zero=$!
@@ -86,7 +86,7 @@ trainer()
 {
     ns=$1 number=$2 out=$3
     exec ip netns exec "$ns" env RANK="$number" WORLD_SIZE=2 MASTER_ADDR=10.213.7.1 MASTER_PORT=27500 \
-        timeout 120 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 8 \
+        timeout 300 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 8 \
         --micro-batch 2 --steps 10 --dropout 0.1 --devices cpu:0/2 --stages 2 --replicas 1 --transport tcp \
         --out "$out" > "out.$number" 2> "err.$number" < /dev/null
 }
@@ -108,7 +108,7 @@ export GEARTRAIN_NET_HEARTBEAT GEARTRAIN_NET_DEAD_AFTER
 rm -f pid.*
 host $a 0 --rounds 1000000 --pause 20 --say pid & zero=$!
 host $b 1 --rounds 1000000 --pause 20 --say pid & one=$!
-await 20 [ -s pid.0 -a -s pid.1 ]
+await 80 [ -s pid.0 -a -s pid.1 ]
 ip -n $a link set cable0 down
 wait $zero
 check "a cut cable ends rank 0" [ $? -eq 3 ]

@@ -6,7 +6,7 @@
 
 launch()    # OPTIONS... -- COMMAND...: output in stdout and stderr
 {
-    timeout 60 "$geartrain" launch "$@" > stdout 2> stderr < /dev/null
+    timeout 240 "$geartrain" launch "$@" > stdout 2> stderr < /dev/null
 }
 
 # ---- all goes well -----------------------------------------------------------------------------
@@ -62,7 +62,7 @@ for victim in 2 0; do
     rm -f pid.*
     launch --ranks 4 -- "$rank" --rounds 1000000 --pause 20 --say pid &
     job=$!
-    await 20 [ -s pid.0 -a -s pid.1 -a -s pid.2 -a -s pid.3 ]
+    await 80 [ -s pid.0 -a -s pid.1 -a -s pid.2 -a -s pid.3 ]
     kill -9 "$(cat pid.$victim)"
     wait $job
     ended "rank $victim is killed" 3 "rank $victim was killed by signal 9" $?
@@ -81,7 +81,7 @@ for victim in 1 0; do
     rm -f pid.*
     launch --ranks 3 --grace 1s -- "$rank" --rounds 1000000 --pause 20 --say pid &
     job=$!
-    await 20 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
+    await 80 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
     kill -STOP "$(cat pid.$victim)"
     wait $job
     ended "rank $victim is stopped" 3 'rank [012] failed with exit code 3' $?
@@ -100,7 +100,7 @@ unset GEARTRAIN_NET_HEARTBEAT GEARTRAIN_NET_DEAD_AFTER GEARTRAIN_NET_STALL_REPOR
 
 rm -f pid.*
 launch --ranks 2 -- "$rank" --rounds 1000000 --pause 20 --say pid &
-await 20 [ -s pid.0 -a -s pid.1 ]
+await 80 [ -s pid.0 -a -s pid.1 ]
 launcher=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(cat pid.0)/status")
 kill -TERM "$launcher"
 wait $!
@@ -108,12 +108,12 @@ ended "a launcher that is told to end" 143 'stopped by signal 15' $?
 check "its ranks are gone" gone "$(cat pid.0)"
 rm -f pid.*
 launch --ranks 2 -- "$rank" --rounds 1000000 --pause 20 --say pid &
-await 20 [ -s pid.0 -a -s pid.1 ]
+await 80 [ -s pid.0 -a -s pid.1 ]
 launcher=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(cat pid.0)/status")
 kill -9 "$launcher"
 wait $! 2> /dev/null
-check "ranks end with a killed launcher" await 10 gone "$(cat pid.0)"
-check "all of them" await 10 gone "$(cat pid.1)"
+check "ranks end with a killed launcher" await 40 gone "$(cat pid.0)"
+check "all of them" await 40 gone "$(cat pid.1)"
 
 # ---- again -----------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ PasswordAuthentication no
 END
     mkdir -p /run/sshd 2> /dev/null
     rm -f sshd.pid
-    "$sshd" -f "$work/sshd_config" -E sshd.log && await 5 [ -s sshd.pid ] && port=$p && break
+    "$sshd" -f "$work/sshd_config" -E sshd.log && await 20 [ -s sshd.pid ] && port=$p && break
 done
 cat > ssh_config <<END
 Host 127.0.0.*
@@ -214,7 +214,7 @@ ended "a rank that fails over ssh" 1 'rank 1 on root@127.0.0.1 failed with exit 
 rm -f pid.*
 over_ssh -- "$rank" --rounds 1000000 --pause 20 --say "$work/pid" &
 job=$!
-await 20 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
+await 80 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
 kill -9 "$(cat pid.2)"
 wait $job
 ended "a rank is killed over ssh" 3 'rank 2 on root@127.0.0.2 was killed by signal 9' $?
@@ -222,10 +222,10 @@ rm -f pid.*
 "$geartrain" launch --ssh "ssh -F $work/ssh_config" --hosts hosts \
     -- "$rank" --rounds 1000000 --pause 20 --say "$work/pid" > stdout 2> stderr < /dev/null &
 launcher=$!
-await 20 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
+await 80 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
 kill -9 $launcher
 wait $launcher 2> /dev/null
-check "remote ranks end with a killed launcher" await 15 gone "$(cat pid.1)"
+check "remote ranks end with a killed launcher" await 60 gone "$(cat pid.1)"
 printf '127.0.0.1 slots=x\n' > hosts
 over_ssh -- "$rank"
 ended "a wrong hosts file" 2 "hosts file 'hosts', line 1" $?

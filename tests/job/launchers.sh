@@ -14,7 +14,7 @@ both()
     port=$((port + 20))
     for r in 0 1; do
         env MASTER_ADDR=127.0.0.1 MASTER_PORT=$port WORLD_SIZE=2 RANK=$r LOCAL_RANK=$r LOCAL_WORLD_SIZE=2 "$@" \
-            timeout 30 "$rank" > out.$r 2> err.$r < /dev/null &
+            timeout 120 "$rank" > out.$r 2> err.$r < /dev/null &
         eval "pid$r=$!"
     done
     wait "$pid0" && wait "$pid1"

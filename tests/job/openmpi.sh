@@ -14,7 +14,7 @@ export OMPI_MCA_orte_tmpdir_base
 
 by_mpirun()
 {
-    timeout 90 mpirun "$@" > stdout 2> stderr < /dev/null
+    timeout 360 mpirun "$@" > stdout 2> stderr < /dev/null
 }
 by_mpirun -n 1 true
 if [ $? -ne 0 ]; then
@@ -40,12 +40,12 @@ check "and lists those there are" grep -q "no interface .*'nosuch'; there are .*
 rm -f pid.*
 by_mpirun -n 3 "$rank" --rounds 1000000 --pause 20 --say "$work/pid" &
 job=$!
-await 30 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
+await 120 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
 kill -9 "$(cat pid.2)"
 wait $job
 check "mpirun fails when a rank is killed" [ $? -ne 0 ]
-check "no rank is left" await 10 gone "$(cat pid.0)"
-check "nor the other" await 10 gone "$(cat pid.1)"
+check "no rank is left" await 40 gone "$(cat pid.0)"
+check "nor the other" await 40 gone "$(cat pid.1)"
 
 # Without the PMIx library the user's file and a named place do.
 GEARTRAIN_NET_RENDEZVOUS=127.0.0.1:27150

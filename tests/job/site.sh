@@ -9,7 +9,7 @@ goes_on()
 {
     name=$1 lines=$2
     shift 2
-    env "$@" timeout 60 "$geartrain" bench allreduce --ranks 2 -b 1K -e 1K -n 2 -w 1 --json > stdout 2> stderr < /dev/null
+    env "$@" timeout 240 "$geartrain" bench allreduce --ranks 2 -b 1K -e 1K -n 2 -w 1 --json > stdout 2> stderr < /dev/null
     check "$name" [ $? -eq 0 ]
     check "$name: $lines lines" [ "$(grep -c 'warning: .*NCCL_' stderr)" -eq "$lines" ]
 }

@@ -101,7 +101,7 @@ fi
 
 by_srun()   # OPTIONS... COMMAND...
 {
-    timeout 90 srun --quiet --chdir="$work" "$@" > stdout 2> stderr < /dev/null
+    timeout 360 srun --quiet --chdir="$work" "$@" > stdout 2> stderr < /dev/null
 }
 
 by_srun -N3 -n3 "$rank"
@@ -133,7 +133,7 @@ check "torchrun inside srun" [ "$(grep -c '^rank [01] of 2 by torchrun' stdout)"
 # A second job at the same time has another port, or the next.
 by_srun -N2 -n2 "$rank" --rounds 60 --pause 50 &
 first=$!
-timeout 90 srun --quiet --chdir="$work" -N2 -n2 "$rank" --rounds 20 --pause 50 > stdout2 2> stderr2 < /dev/null
+timeout 360 srun --quiet --chdir="$work" -N2 -n2 "$rank" --rounds 20 --pause 50 > stdout2 2> stderr2 < /dev/null
 check "two jobs at once" [ $? -eq 0 ]
 wait $first
 check "do not disturb each other" [ $? -eq 0 ]
@@ -153,7 +153,7 @@ check "its steps are ranks" [ "$(cat batch.code)" = 0 -a "$(grep -c 'of 3 by Slu
 # ---- failures -----------------------------------------------------------------------------------
 
 rm -f pid.*
-timeout 90 srun --quiet --kill-on-bad-exit=0 --chdir="$work" -N3 -n3 "$rank" --rounds 1000000 --pause 20 \
+timeout 360 srun --quiet --kill-on-bad-exit=0 --chdir="$work" -N3 -n3 "$rank" --rounds 1000000 --pause 20 \
     --say "$work/pid" > stdout 2> stderr < /dev/null &
 job=$!
 await 40 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
