@@ -46,7 +46,8 @@ cat > slow.json << END
 END
 sed 's/12500000/"500GB"/; s/10ms/1us/' slow.json > fast.json
 does "described devices" 'what encoding takes there is not known' plan --model gpt2-124m --seq 512 --batch 64 --cluster slow.json --compare
-check "slow links: apart is faster than sums" sh -c 'grep -e "--sync" stdout | head -n 1 | grep -q " local$"'
+# Which way of being apart is the best depends on how fast this host adds up, which is measured.
+check "slow links: apart is faster than sums" sh -c 'grep -e "--sync" stdout | head -n 1 | grep -Eq " local(, lossy)?$"'
 does "fast links: nothing that changes the result is twice as fast" '--sync allreduce' plan --model gpt2-124m --seq 512 --batch 64 \
     --cluster fast.json --compare
 check "as the table says" sh -c "grep -e '--sync allreduce  ' stdout | sed 's/.* \([0-9][0-9.]*\)  *[0-9.]* [kMG]*B  *[0-9.]* [kMG]*B .*/\1/' |
