@@ -229,10 +229,10 @@ static void guard_writes(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
-/* LLVM, inside OpenCL drivers, puts handlers over SIGXFSZ, SIGUSR2 and others when it compiles. When one comes,
- * it removes the files that are just being written for a program, in whatever thread, which then fails to
- * build, and puts back the handlers that it once found, for SIGINT too. A blocked signal reaches no handler:
- * SIGXFSZ is only another EFBIG, and cli_comm_run() waits for SIGUSR2 in a thread of its own.
+/* LLVM, inside OpenCL drivers, puts handlers over SIGXFSZ, SIGUSR2 and others. When one comes, it removes the
+ * files that it is just writing, in whatever thread, so that kernels cannot be built there, and puts back all
+ * handlers that it once found, that of SIGINT too (findings/pocl_signal_handlers.sh). A blocked signal
+ * reaches no handler: SIGXFSZ is only an EFBIG, and cli_comm_run() waits for SIGUSR2 in a thread of its own.
  *
  * All threads must block them, and inherit that; OpenBLAS starts its own before main, as a constructor of a
  * library. Only this array of the program comes before those (System V ABI, "Initialization and Termination
