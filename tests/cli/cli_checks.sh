@@ -96,7 +96,7 @@ said()
         fail "$1" "$lines sentences, not one"
     elif ! grep '^geartrain' "$work/stderr" | grep -Eq -- "$3"; then
         fail "$1" "the sentence does not say '$3'"
-    elif grep -Eq 'ERROR|WARN|Sanitizer|core dumped' "$work/stderr"; then
+    elif grep -Eq 'ERROR:|WARNING:|Sanitizer|core dumped' "$work/stderr"; then
         fail "$1" "more was said than the sentence"
     else
         pass "$1"
