@@ -49,14 +49,18 @@
 /* What registers hold: those of MFMA are twice as many, WMMA's factors twice as large on RDNA 3, and a sub-group of XMX
  * has twice as many of a result a lane. */
 #ifndef OWN_TILES
-#define OWN_TILES (MMA_UNIT == MMA_MFMA || (MMA_UNIT == MMA_SYNC && HEAD <= 64 && !IS_GRADIENT) ? 2 : 1)
+#ifdef MMA_XMX
+#define OWN_TILES 1
+#else
+#define OWN_TILES (MMA_UNIT == MMA_MFMA || (HEAD <= 64 && !IS_GRADIENT) ? 2 : 1)
+#endif
 #endif
 #ifndef PASS_TILES
 #ifdef MMA_XMX
 #define PASS_TILES (IS_GRADIENT || HEAD > 64 ? 1 : 2)
 #else
 #define PASS_TILES (IS_GRADIENT ? (HEAD <= 64 || MMA_UNIT == MMA_MFMA ? 2 : 1) \
-                                : (HEAD <= 64 && MMA_UNIT != MMA_SYNC ? 4 : 2))
+                                : (HEAD <= 64 && MMA_UNIT == MMA_MFMA ? 4 : 2))
 #endif
 #endif
 /* Own factors in local memory: both of the gradient, or that of forward. */
@@ -130,6 +134,7 @@ static ushort8 fetch8(__global const ushort *p, uint i)
  * `rows` on, whose scores are hidden, comes the last one: so no lane has to ask whether it loads. */
 #define LAST_ROW(rows, ld) ((uint)(max(rows, 1) - 1) * (ld))
 #define ROW_FETCHES ((BLOCK * PIECES + ITEMS - 1) / ITEMS)
+#define ROWS_COME_OUT_EVEN (BLOCK * PIECES % ITEMS == 0)
 MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int rows, int item)
 {
     const uint last = LAST_ROW(rows, ld);
@@ -145,7 +150,7 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
     MMA_UNROLL
     for (int f = 0; f < ROW_FETCHES; f++) {
         const int i = item + f * ITEMS;
-        if (i < BLOCK * PIECES)
+        if (ROWS_COME_OUT_EVEN || i < BLOCK * PIECES)
             *(__local ushort8 *)(to + i / PIECES * LD_D + TO_D(i % PIECES * 8)) = part[f];
     }
 }
@@ -153,6 +158,7 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
 /* The same by pairs of neighbouring rows, which turned lie beside each other. Two neighbouring items have a row's
  * neighbouring pieces, and the next two those of the next rows: so what they keep goes to different banks. */
 #define PAIR_FETCHES ((BLOCK / 2 * PIECES + ITEMS - 1) / ITEMS)
+#define PAIRS_COME_OUT_EVEN (BLOCK / 2 * PIECES % ITEMS == 0)
 #define PAIR_ROW(i) ((i) / 2 % (BLOCK / 2) * 2)
 #define PAIR_D(i) (((i) % 2 + (i) / BLOCK * 2) * 8)
 MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int rows, int item)
@@ -161,7 +167,8 @@ MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushor
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
         const int i = item + f / 2 * ITEMS;
-        part[f] = fetch8(p, min((uint)(PAIR_ROW(i) + f % 2) * ld, last) + min(PAIR_D(i), HEAD - 8));
+        const int d = PAIRS_COME_OUT_EVEN ? PAIR_D(i) : min(PAIR_D(i), HEAD - 8);
+        part[f] = fetch8(p, min((uint)(PAIR_ROW(i) + f % 2) * ld, last) + d);
     }
 }
 
@@ -170,7 +177,7 @@ MMA_INLINE void keep_pairs(__local ushort *to, const ushort8 part[2 * PAIR_FETCH
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
         const int i = item + f / 2 * ITEMS;
-        if (PAIR_D(i) < HEAD)
+        if (PAIRS_COME_OUT_EVEN || PAIR_D(i) < HEAD)
             *(__local ushort8 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + TO_D(PAIR_D(i))) = part[f];
     }
 }
@@ -181,7 +188,7 @@ MMA_INLINE void keep_turned(__local ushort *to, const ushort8 part[2 * PAIR_FETC
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f += 2) {
         const int i = item + f / 2 * ITEMS;
-        if (PAIR_D(i) < HEAD) {
+        if (PAIRS_COME_OUT_EVEN || PAIR_D(i) < HEAD) {
             __local uint *d = (__local uint *)(to + PAIR_D(i) * LD_BLOCK + TO_ROW(PAIR_ROW(i)));
             const uint8 pair = convert_uint8(part[f]) | convert_uint8(part[f + 1]) << 16;
             d[0] = pair.s0;
@@ -319,6 +326,12 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 /* ---- kernels ------------------------------------------------------------------------------------------- */
 
 #define GROUP MMA_KERNEL(ITEMS)
+#define GROUP_OF_HALF MMA_HALF_THE_REGISTERS GROUP
+#if HEAD <= 80
+#define GROUP_OF_DKV GROUP_OF_HALF
+#else
+#define GROUP_OF_DKV GROUP
+#endif
 #ifdef MMA_SOFTWARE
 #define SCRATCH                                              \
     __local float mma_scratch_of_all[WAVES * MMA_SCRATCH];   \
@@ -332,13 +345,91 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 
 #if !IS_GRADIENT
 
-/* What is subtracted from a row's scores, as powers of two: their maximum, if it has seen any. */
-#define POWER_OF(most) ((most) > HIDDEN ? factor * (most) : 0.0f)
+/* How far a row's scores may climb above what is subtracted from them, `power`, before that is raised to their maximum:
+ * a power of two, of which P and its sums keep the same bits. So what has been summed is rarely rescaled behind a row's
+ * first block, and only then do lanes ask each other for a maximum. */
+#define REACH 8.0f
+
+/* most: of what a lane has seen of its rows, or limit; in scores, as limit is, above which a row's power is raised.
+ * -> shrink: what has been summed is to be multiplied by; `sum` is. */
+MMA_INLINE void raise(float shrink[OWN_TILES][MMA_OWN_COUNT], float2 sum[OWN_TILES][MMA_OWN_COUNT],
+                      float power[OWN_TILES][MMA_OWN_COUNT], float limit[OWN_TILES][MMA_OWN_COUNT],
+                      float most[OWN_TILES][MMA_OWN_COUNT], float factor, int lane MMA_SCRATCH_ARG)
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++) {
+            const float top = mma_max_of(most[t][i], lane MMA_SCRATCH_PASS), old = power[t][i];
+            const int climbs = top > limit[t][i];
+            power[t][i] = climbs ? factor * top : old;
+            limit[t][i] = climbs ? top + REACH / factor : limit[t][i];
+            shrink[t][i] = mma_exp2(fmin(old - power[t][i], 0.0f));     /* of nothing, as long as nothing was seen */
+            sum[t][i] *= shrink[t][i];
+        }
+}
+
+MMA_INLINE void rescale(coop_mat_c o[OWN_TILES][STEPS], float shrink[OWN_TILES][MMA_OWN_COUNT])
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r++)
+                MMA_C_ELEMENT(o[t][d], r) *= shrink[t][MMA_OWN_OF(r)];
+}
+
+/* s: scores, then P without its division by `sum`, which it is added to. */
+MMA_INLINE void probabilities(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_c o[OWN_TILES][STEPS],
+                              float2 sum[OWN_TILES][MMA_OWN_COUNT], float power[OWN_TILES][MMA_OWN_COUNT],
+                              float limit[OWN_TILES][MMA_OWN_COUNT], float factor, int lane MMA_SCRATCH_ARG)
+{
+    float most[OWN_TILES][MMA_OWN_COUNT], shrink[OWN_TILES][MMA_OWN_COUNT];
+    int climbs = 0;
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++) {
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++)
+            most[t][i] = limit[t][i];
+        MMA_UNROLL
+        for (int j = 0; j < PASS_TILES; j++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r++)
+                most[t][MMA_OWN_OF(r)] = fmax(most[t][MMA_OWN_OF(r)], MMA_C_ELEMENT(s[t][j], r));
+        MMA_UNROLL
+        for (int i = 0; i < MMA_OWN_COUNT; i++)
+            climbs |= most[t][i] > limit[t][i];
+    }
+#if MMA_SHARED
+    if (mma_any(climbs)) {
+        raise(shrink, sum, power, limit, most, factor, lane MMA_SCRATCH_PASS);
+        rescale(o, shrink);
+    }
+#else
+    raise(shrink, sum, power, limit, most, factor, lane MMA_SCRATCH_PASS);      /* asks nobody: not worth a branch */
+#endif
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int j = 0; j < PASS_TILES; j++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r += 2) {
+                const int i = MMA_OWN_OF(r);
+                const float2 p = mma_exp2_pair(factor * MMA_C_PAIR(s[t][j], r) - power[t][i]);
+                MMA_SET_PAIR(s[t][j], r, p);
+                sum[t][i] += p;
+            }
+#if !MMA_SHARED
+    if (climbs)
+        rescale(o, shrink);
+#endif
+}
 
 /* A block of K and one of V, or the group's own rows. */
 #define FORWARD_ROOM ((BLOCK_SIZE + TURNED_SIZE) / 8 + (OWN_LOCAL ? OWN_ROOM : 0))
 
-GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
+GROUP_OF_HALF void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
 {
     __local uint4 room[FORWARD_ROOM > OWN_ROOM ? FORWARD_ROOM : OWN_ROOM];
     SCRATCH
@@ -353,7 +444,8 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK_SIZE;
 
     coop_mat_c o[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES];
-    float most[OWN_TILES][MMA_OWN_COUNT], sum[OWN_TILES][MMA_OWN_COUNT];
+    float2 sum[OWN_TILES][MMA_OWN_COUNT];
+    float power[OWN_TILES][MMA_OWN_COUNT], limit[OWN_TILES][MMA_OWN_COUNT], whole[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
     ushort8 next_k[ROW_FETCHES], next_v[2 * PAIR_FETCHES];
 
@@ -365,7 +457,8 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
             const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-            most[t][i] = HIDDEN;
+            power[t][i] = 0.0f;
+            limit[t][i] = HIDDEN;               /* what is seen at all is above it */
             sum[t][i] = 0.0f;
             seen[t][i] = causal ? min(row, S - 1) : S - 1;
             low[t][i] = FLOOR(b, min(row, T - 1));
@@ -393,42 +486,7 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
 
         if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
             hide(s, j0, low, seen, lane);
-        MMA_UNROLL
-        for (int t = 0; t < OWN_TILES; t++) {
-            float shrink[MMA_OWN_COUNT], old[MMA_OWN_COUNT], power[MMA_OWN_COUNT];
-            int grown = 0;
-            MMA_UNROLL
-            for (int i = 0; i < MMA_OWN_COUNT; i++)
-                old[i] = most[t][i];
-            MMA_UNROLL
-            for (int j = 0; j < PASS_TILES; j++)
-                MMA_UNROLL
-                for (int r = 0; r < MMA_C_COUNT; r++)
-                    most[t][MMA_OWN_OF(r)] = fmax(most[t][MMA_OWN_OF(r)], MMA_C_ELEMENT(s[t][j], r));
-            MMA_UNROLL
-            for (int i = 0; i < MMA_OWN_COUNT; i++) {
-                most[t][i] = mma_max_of(most[t][i], lane MMA_SCRATCH_PASS);
-                power[i] = POWER_OF(most[t][i]);
-                shrink[i] = mma_exp2(factor * old[i] - power[i]);
-                grown |= most[t][i] > old[i];
-                sum[t][i] *= shrink[i];
-            }
-            MMA_UNROLL
-            for (int j = 0; j < PASS_TILES; j++)
-                MMA_UNROLL
-                for (int r = 0; r < MMA_C_COUNT; r++) {
-                    const float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[MMA_OWN_OF(r)]);
-                    MMA_C_ELEMENT(s[t][j], r) = p;
-                    sum[t][MMA_OWN_OF(r)] += p;
-                }
-            if (grown) {                        /* rarely, behind the first blocks */
-                MMA_UNROLL
-                for (int d = 0; d < STEPS; d++)
-                    MMA_UNROLL
-                    for (int r = 0; r < MMA_C_COUNT; r++)
-                        MMA_C_ELEMENT(o[t][d], r) *= shrink[MMA_OWN_OF(r)];
-            }
-        }
+        probabilities(s, o, sum, power, limit, factor, lane MMA_SCRATCH_PASS);
         keep_turned(vs, next_v, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */
         if (j0 + BLOCK < keys)
@@ -440,12 +498,12 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
             const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-            const float all = mma_sum_of(sum[t][i], lane MMA_SCRATCH_PASS);
+            const float all = mma_sum_of(sum[t][i].s0 + sum[t][i].s1, lane MMA_SCRATCH_PASS);
             if ((lane & MMA_SHARED) == 0 && row < T)
-                lse[(size_t)head * T + row] = S > 0 ? (POWER_OF(most[t][i]) + log2(all)) * LN_2 : 0.0f;
-            sum[t][i] = S > 0 ? 1.0f / all : 0.0f;
+                lse[(size_t)head * T + row] = S > 0 ? (power[t][i] + log2(all)) * LN_2 : 0.0f;
+            whole[t][i] = S > 0 ? 1.0f / all : 0.0f;
         }
-    put_own(out, (size_t)b * T * H * D + h * D, (size_t)H * D, mine, T, o, sum, lane);
+    put_own(out, (size_t)b * T * H * D + h * D, (size_t)H * D, mine, T, o, whole, lane);
 }
 
 #else
@@ -476,8 +534,8 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
 #define SCORES_Q(s, rows) scores_local(s, local_q, rows, lane MMA_SCRATCH_PASS)
 #endif
 
-GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
-                               __global const float *delta, DQKV_ARGS)
+GROUP_OF_HALF void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+                                       __global const float *delta, DQKV_ARGS)
 {
     __local uint4 room[GRADIENT_ROOM(1)];
     SCRATCH
@@ -493,7 +551,7 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     __local ushort *stays = kt + TURNED_SIZE;
 
     coop_mat_c dq[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
-    float power[OWN_TILES][MMA_OWN_COUNT], dl[OWN_TILES][MMA_OWN_COUNT];
+    float power[OWN_TILES][MMA_OWN_COUNT], minus_delta[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
     ushort8 next_k[2 * PAIR_FETCHES], next_v[ROW_FETCHES];
 
@@ -507,7 +565,7 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
             const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             const size_t at = (size_t)head * T + min(row, T - 1);
             power[t][i] = lse[at] * LOG2_E;
-            dl[t][i] = delta[at];
+            minus_delta[t][i] = -delta[at];
             seen[t][i] = causal ? min(row, S - 1) : S - 1;
             low[t][i] = FLOOR(b, min(row, T - 1));
         }
@@ -533,18 +591,19 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
             fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item);
         }
         SCORES_P(s, ks);
-        SCORES_Q(dp, vs);
         if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
             hide(s, j0, low, seen, lane);
+        SCORES_Q(dp, vs);
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++)
             MMA_UNROLL
             for (int j = 0; j < PASS_TILES; j++)
                 MMA_UNROLL
-                for (int r = 0; r < MMA_C_COUNT; r++) {
+                for (int r = 0; r < MMA_C_COUNT; r += 2) {
                     const int i = MMA_OWN_OF(r);
-                    const float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - power[t][i]);
-                    MMA_C_ELEMENT(s[t][j], r) = p * (MMA_C_ELEMENT(dp[t][j], r) - dl[t][i]);
+                    const float2 p = mma_exp2_pair(factor * MMA_C_PAIR(s[t][j], r) - power[t][i]);
+                    const float2 ds = p * (MMA_C_PAIR(dp[t][j], r) + minus_delta[t][i]);
+                    MMA_SET_PAIR(s[t][j], r, ds);
                 }
         gather(dq, s, kt, lane MMA_SCRATCH_PASS);
         barrier(CLK_LOCAL_MEM_FENCE);           /* all have read before the next block is kept */
@@ -553,18 +612,42 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++)
-            dl[t][i] = scale;
-    put_own(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, mine, T, dq, dl, lane);
+            minus_delta[t][i] = scale;
+    put_own(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, mine, T, dq, minus_delta, lane);
+}
+
+/* Hides what queries `first`, ... of a ragged block do not see of the own keys `mine`, ...: none in front of query
+ * from[], nor one whose first key, of lows, is behind. */
+MMA_INLINE void hide_queries(coop_mat_c s[OWN_TILES][PASS_TILES], int first, int mine,
+                             int from[OWN_TILES][MMA_OWN_COUNT], __local const int *lows, int lane)
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int j = 0; j < PASS_TILES; j++)
+            MMA_UNROLL
+            for (int r = 0; r < MMA_C_COUNT; r++) {
+                const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
+                int hidden = first + x < from[t][i];
+#ifdef FLOORS
+                hidden |= lows[x] > mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
+#endif
+                const float score = MMA_C_ELEMENT(s[t][j], r);
+                MMA_C_ELEMENT(s[t][j], r) = hidden ? HIDDEN : score;
+            }
 }
 
 /* A group sums over the G heads that look at its keys. */
-GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
-                                __global const float *delta, DQKV_ARGS)
+GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+                                       __global const float *delta, DQKV_ARGS)
 {
     __local uint4 room[GRADIENT_ROOM(2)];
-    __local float powers[BLOCK], deltas[BLOCK];
+    __local float powers[BLOCK] __attribute__((aligned(16))), minus_deltas[BLOCK] __attribute__((aligned(16)));
 #ifdef FLOORS
     __local int lows[BLOCK];
+#define LOWS lows
+#else
+#define LOWS 0
 #endif
     SCRATCH
     const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
@@ -625,8 +708,9 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
                 keep_turned(gt, next_g, item);
                 for (int x = item; x < BLOCK; x += ITEMS) {
                     const int query = min(i0 + x, T - 1);
-                    powers[x] = i0 + x < T ? lse[head + query] * LOG2_E : -HIDDEN;      /* of P = 0 */
-                    deltas[x] = delta[head + query];
+                    const int at = x / 16 * 16 + MMA_PLACE_OF(x % 16);
+                    powers[at] = i0 + x < T ? lse[head + query] * LOG2_E : -HIDDEN;     /* of P = 0 */
+                    minus_deltas[at] = -delta[head + query];
 #ifdef FLOORS
                     lows[x] = FLOOR(b, query);
 #endif
@@ -638,35 +722,22 @@ GROUP void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *do
                     fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item);
                 }
                 SCORES_P(s, qs);
+                if (mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1) || FLOOR(b, min(next, T) - 1) > mine)
+                    hide_queries(s, i0, mine, from, LOWS, lane);
                 if (!APART || k_part)
                     SCORES_Q(dp, gs);
-                /* The first row of this block that sees an own key. A loop of its own to hide those before it, as the
-                 * other kernels have, would take RDNA 3's last registers. */
-                const int ragged = mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1);
-                int before[OWN_TILES][MMA_OWN_COUNT];
-                MMA_UNROLL
-                for (int t = 0; t < OWN_TILES; t++)
-                    MMA_UNROLL
-                    for (int i = 0; i < MMA_OWN_COUNT; i++)
-                        before[t][i] = ragged ? from[t][i] - i0 : 0;
                 MMA_UNROLL
                 for (int t = 0; t < OWN_TILES; t++)
                     MMA_UNROLL
                     for (int j = 0; j < PASS_TILES; j++)
                         MMA_UNROLL
-                        for (int r = 0; r < MMA_C_COUNT; r++) {
-                            const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
-#ifdef FLOORS
-                            const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-                            const int hidden = (x < before[t][i]) | (lows[x] > key);
-#else
-                            const int hidden = x < before[t][i];
-#endif
-                            float p = mma_exp2(factor * MMA_C_ELEMENT(s[t][j], r) - powers[x]);
-                            p = hidden ? 0.0f : p;
-                            const float ds = p * (MMA_C_ELEMENT(dp[t][j], r) - deltas[x]);
-                            MMA_C_ELEMENT(s[t][j], r) = APART && k_part ? ds : p;
-                            MMA_C_ELEMENT(dp[t][j], r) = ds;
+                        for (int r = 0; r < MMA_C_COUNT; r += 2) {
+                            const int at = j * 16 + MMA_PLACE(lane, r);
+                            const float2 power = *(__local const float2 *)(powers + at);
+                            const float2 p = mma_exp2_pair(factor * MMA_C_PAIR(s[t][j], r) - power);
+                            const float2 ds = p * (MMA_C_PAIR(dp[t][j], r) + *(__local const float2 *)(minus_deltas + at));
+                            MMA_SET_PAIR(s[t][j], r, (APART && k_part ? ds : p));
+                            MMA_SET_PAIR(dp[t][j], r, ds);
                         }
                 gather(dv, s, APART && k_part ? qt : gt, lane MMA_SCRATCH_PASS);
                 if (!APART)

@@ -44,7 +44,8 @@ int attention_matrix_can(const attention_how *how)
 /* As the kernel file has it for those who tell it nothing; here it is told. */
 static int own_tiles(int unit, int D, int gradient)
 {
-    return unit == MATRIX_MFMA || (unit == MATRIX_SYNC && D <= 64 && !gradient) ? 2 : 1;
+    const int few = unit == MATRIX_DPAS8 || unit == MATRIX_DPAS16;
+    return unit == MATRIX_MFMA || (!few && D <= 64 && !gradient) ? 2 : 1;
 }
 
 /* 1 if all rows begin at multiples of the eight elements that are loaded together. */
