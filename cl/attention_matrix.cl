@@ -130,14 +130,16 @@ static ushort8 fetch8(__global const ushort *p, uint i)
 #endif
 }
 
-/* A block of rows, ld apart, in registers: pieces of eight, those of a row by neighbouring items. In place of rows from
- * `rows` on, whose scores are hidden, comes the last one: so no lane has to ask whether it loads. */
+/* The block of rows `from`, ..., ld apart, in registers: pieces of eight, those of a row by neighbouring items. In
+ * place of rows from `end` on, whose scores are hidden, comes the last one: so no lane has to ask whether it loads. */
 #define LAST_ROW(rows, ld) ((uint)(max(rows, 1) - 1) * (ld))
 #define ROW_FETCHES ((BLOCK * PIECES + ITEMS - 1) / ITEMS)
 #define ROWS_COME_OUT_EVEN (BLOCK * PIECES % ITEMS == 0)
-MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int rows, int item)
+MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int from, int end,
+                           int item)
 {
-    const uint last = LAST_ROW(rows, ld);
+    const uint last = LAST_ROW(end - from, ld);
+    p += (size_t)from * ld;
     MMA_UNROLL
     for (int f = 0; f < ROW_FETCHES; f++) {
         const int i = item + f * ITEMS;
@@ -161,9 +163,11 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
 #define PAIRS_COME_OUT_EVEN (BLOCK / 2 * PIECES % ITEMS == 0)
 #define PAIR_ROW(i) ((i) / 2 % (BLOCK / 2) * 2)
 #define PAIR_D(i) (((i) % 2 + (i) / BLOCK * 2) * 8)
-MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int rows, int item)
+MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int from, int end,
+                            int item)
 {
-    const uint last = LAST_ROW(rows, ld);
+    const uint last = LAST_ROW(end - from, ld);
+    p += (size_t)from * ld;
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
         const int i = item + f / 2 * ITEMS;
@@ -286,6 +290,15 @@ MMA_INLINE void hide(coop_mat_c s[OWN_TILES][PASS_TILES], int first, int low[OWN
             }
 }
 
+MMA_INLINE void clear(coop_mat_c sums[OWN_TILES][STEPS])
+{
+    MMA_UNROLL
+    for (int t = 0; t < OWN_TILES; t++)
+        MMA_UNROLL
+        for (int d = 0; d < STEPS; d++)
+            sums[t][d] = coop_mat_zero();
+}
+
 /* sums += p times a block that lies turned. */
 MMA_INLINE void gather(coop_mat_c sums[OWN_TILES][STEPS], coop_mat_c p[OWN_TILES][PASS_TILES],
                        __local const ushort *turned, int lane MMA_SCRATCH_ARG)
@@ -325,12 +338,12 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 
 /* ---- kernels ------------------------------------------------------------------------------------------- */
 
-#define GROUP MMA_KERNEL(ITEMS)
-#define GROUP_OF_HALF MMA_HALF_THE_REGISTERS GROUP
+#define GROUP MMA_HALF_THE_REGISTERS MMA_KERNEL(ITEMS)
+/* Where two results of wide heads take the other half as well. */
 #if HEAD <= 80
-#define GROUP_OF_DKV GROUP_OF_HALF
+#define GROUP_OF_TWO GROUP
 #else
-#define GROUP_OF_DKV GROUP
+#define GROUP_OF_TWO MMA_KERNEL(ITEMS)
 #endif
 #ifdef MMA_SOFTWARE
 #define SCRATCH                                              \
@@ -339,6 +352,25 @@ MMA_INLINE void put_own(__global store_t *to, size_t at, size_t ld, int first, i
 #else
 #define SCRATCH
 #endif
+
+/* Row i of a lane's own ones in tile t. */
+#define ROW_OF(t, i) (mine + (t) * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i))
+
+/* Of a work-item whose group owns queries: the group's first, its wave's, `mine`, what these see of the keys, from
+ * `begin` to `keys`, and from where on all of the wave's do. */
+#define QUERY_ITEM                                                                                                   \
+    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;                               \
+    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;                                \
+    const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;           \
+    const int S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);                   \
+    const int low_of_all = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);                                                    \
+    const float factor = scale * LOG2_E;                                                                              \
+    __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);                      \
+    __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
+/* Which keys a query sees, and whether the block from j0 on has others, that are to be hidden. */
+#define LOW_OF(query) FLOOR(b, min(query, T - 1))
+#define SEEN_OF(query) (causal ? min(query, S - 1) : S - 1)
+#define IS_RAGGED(j0) ((j0) + BLOCK > S || (causal && (j0) + BLOCK - 1 > mine) || low_of_all > (j0))
 
 /* Local memory in units of 16 bytes. */
 #define OWN_ROOM (ROWS * LD_OWN / 8)
@@ -429,18 +461,11 @@ MMA_INLINE void probabilities(coop_mat_c s[OWN_TILES][PASS_TILES], coop_mat_c o[
 /* A block of K and one of V, or the group's own rows. */
 #define FORWARD_ROOM ((BLOCK_SIZE + TURNED_SIZE) / 8 + (OWN_LOCAL ? OWN_ROOM : 0))
 
-GROUP_OF_HALF void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
+GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out, __global float *lse)
 {
     __local uint4 room[FORWARD_ROOM > OWN_ROOM ? FORWARD_ROOM : OWN_ROOM];
     SCRATCH
-    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
-    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
-    const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
-    const int S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
-    const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
-    const float factor = scale * LOG2_E;
-    __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
-    __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
+    QUERY_ITEM
     __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK_SIZE;
 
     coop_mat_c o[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES];
@@ -450,20 +475,16 @@ GROUP_OF_HALF void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store
     ushort8 next_k[ROW_FETCHES], next_v[2 * PAIR_FETCHES];
 
     MMA_UNROLL
-    for (int t = 0; t < OWN_TILES; t++) {
-        MMA_UNROLL
-        for (int d = 0; d < STEPS; d++)
-            o[t][d] = coop_mat_zero();
+    for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
             power[t][i] = 0.0f;
             limit[t][i] = HIDDEN;               /* what is seen at all is above it */
             sum[t][i] = 0.0f;
-            seen[t][i] = causal ? min(row, S - 1) : S - 1;
-            low[t][i] = FLOOR(b, min(row, T - 1));
+            seen[t][i] = SEEN_OF(ROW_OF(t, i));
+            low[t][i] = LOW_OF(ROW_OF(t, i));
         }
-    }
+    clear(o);
     __global const ushort *q_at = (__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld;
 #if OWN_LOCAL
     __local ushort *own = vs + TURNED_SIZE;
@@ -473,31 +494,30 @@ GROUP_OF_HALF void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store
     coop_mat_own q[OWN_TILES][STEPS];
     load_own(q, (__local ushort *)room, q_at, q_ld, T - first, item);
 #endif
-    fetch_rows(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item);
+    fetch_rows(next_k, k_at, k_ld, begin, S, item);
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
         keep_rows(ks, next_k, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have gathered from the V before */
-        fetch_pairs(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item);
+        fetch_pairs(next_v, v_at, v_ld, j0, S, item);
 #if OWN_LOCAL
         scores_local(s, own, ks, lane MMA_SCRATCH_PASS);
 #else
         scores(s, q, ks, lane MMA_SCRATCH_PASS);
 #endif
-
-        if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
+        if (IS_RAGGED(j0))
             hide(s, j0, low, seen, lane);
         probabilities(s, o, sum, power, limit, factor, lane MMA_SCRATCH_PASS);
         keep_turned(vs, next_v, item);
         barrier(CLK_LOCAL_MEM_FENCE);           /* and all have the scores of this K */
         if (j0 + BLOCK < keys)
-            fetch_rows(next_k, k_at + (size_t)(j0 + BLOCK) * k_ld, k_ld, S - j0 - BLOCK, item);
+            fetch_rows(next_k, k_at, k_ld, j0 + BLOCK, S, item);
         gather(o, s, vs, lane MMA_SCRATCH_PASS);
     }
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
+            const int row = ROW_OF(t, i);
             const float all = mma_sum_of(sum[t][i].s0 + sum[t][i].s1, lane MMA_SCRATCH_PASS);
             if ((lane & MMA_SHARED) == 0 && row < T)
                 lse[(size_t)head * T + row] = S > 0 ? (power[t][i] + log2(all)) * LN_2 : 0.0f;
@@ -534,52 +554,50 @@ GROUP_OF_HALF void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store
 #define SCORES_Q(s, rows) scores_local(s, local_q, rows, lane MMA_SCRATCH_PASS)
 #endif
 
-GROUP_OF_HALF void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
-                                       __global const float *delta, DQKV_ARGS)
+/* s: scores, then P; dp: dP, then dS without its scale. power, minus_delta: lse as a power of two and delta, the latter
+ * negative so that CDNA adds a pair at once. */
+MMA_INLINE void differentiate(float2 *s, float2 *dp, float factor, float2 power, float2 minus_delta)
+{
+    *s = mma_exp2_pair(factor * *s - power);
+    *dp = *s * (*dp + minus_delta);
+}
+
+GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+                               __global const float *delta, DQKV_ARGS)
 {
     __local uint4 room[GRADIENT_ROOM(1)];
     SCRATCH
-    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES;
-    const int blocks = (T + ROWS - 1) / ROWS, first = get_group_id(0) % blocks * ROWS;
-    const int head = get_group_id(0) / blocks, b = head / H, h = head % H, mine = first + wave * WAVE_ROWS;
-    const int S = KEYS(b), keys = causal ? min(S, first + ROWS) : S, begin = FIRST_BLOCK(b, first);
-    const int floor_ = FLOOR(b, min(mine + WAVE_ROWS, T) - 1);         /* of the wave's last query */
-    const float factor = scale * LOG2_E;
-    __global const ushort *k_at = (__global const ushort *)k_all + HEAD_AT(k_from, k_ld, h / G);
-    __global const ushort *v_at = (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, h / G);
+    QUERY_ITEM
     __local ushort *ks = (__local ushort *)room, *vs = ks + BLOCK_SIZE, *kt = vs + BLOCK_SIZE;
     __local ushort *stays = kt + TURNED_SIZE;
 
     coop_mat_c dq[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
-    float power[OWN_TILES][MMA_OWN_COUNT], minus_delta[OWN_TILES][MMA_OWN_COUNT];
+    float power[OWN_TILES][MMA_OWN_COUNT], minus_delta[OWN_TILES][MMA_OWN_COUNT], scales[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
     ushort8 next_k[2 * PAIR_FETCHES], next_v[ROW_FETCHES];
 
     MMA_UNROLL
-    for (int t = 0; t < OWN_TILES; t++) {
-        MMA_UNROLL
-        for (int d = 0; d < STEPS; d++)
-            dq[t][d] = coop_mat_zero();
+    for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
         for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int row = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-            const size_t at = (size_t)head * T + min(row, T - 1);
+            const size_t at = (size_t)head * T + min(ROW_OF(t, i), T - 1);
             power[t][i] = lse[at] * LOG2_E;
             minus_delta[t][i] = -delta[at];
-            seen[t][i] = causal ? min(row, S - 1) : S - 1;
-            low[t][i] = FLOOR(b, min(row, T - 1));
+            scales[t][i] = scale;
+            seen[t][i] = SEEN_OF(ROW_OF(t, i));
+            low[t][i] = LOW_OF(ROW_OF(t, i));
         }
-    }
+    clear(dq);
     LOAD_OWN((__global const ushort *)q_all + HEAD_AT(q_from, q_ld, h) + (size_t)first * q_ld, q_ld,
              (__global const ushort *)dout + HEAD_AT(0, (size_t)H * D, h) + (size_t)first * H * D, H * D, T - first)
     if (AHEAD_DQ) {
-        fetch_pairs(next_k, k_at + (size_t)begin * k_ld, k_ld, S - begin, item);
-        fetch_rows(next_v, v_at + (size_t)begin * v_ld, v_ld, S - begin, item);
+        fetch_pairs(next_k, k_at, k_ld, begin, S, item);
+        fetch_rows(next_v, v_at, v_ld, begin, S, item);
     }
     for (int j0 = begin; j0 < keys; j0 += BLOCK) {
         if (!AHEAD_DQ) {
-            fetch_pairs(next_k, k_at + (size_t)j0 * k_ld, k_ld, S - j0, item);
-            fetch_rows(next_v, v_at + (size_t)j0 * v_ld, v_ld, S - j0, item);
+            fetch_pairs(next_k, k_at, k_ld, j0, S, item);
+            fetch_rows(next_v, v_at, v_ld, j0, S, item);
         }
         keep_pairs(ks, next_k, item);
         keep_turned(kt, next_k, item);
@@ -587,11 +605,11 @@ GROUP_OF_HALF void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const stor
         barrier(CLK_LOCAL_MEM_FENCE);
         const int next = j0 + BLOCK;
         if (AHEAD_DQ && next < keys) {
-            fetch_pairs(next_k, k_at + (size_t)next * k_ld, k_ld, S - next, item);
-            fetch_rows(next_v, v_at + (size_t)next * v_ld, v_ld, S - next, item);
+            fetch_pairs(next_k, k_at, k_ld, next, S, item);
+            fetch_rows(next_v, v_at, v_ld, next, S, item);
         }
         SCORES_P(s, ks);
-        if (j0 + BLOCK > S || (causal && j0 + BLOCK - 1 > mine) || floor_ > j0)
+        if (IS_RAGGED(j0))
             hide(s, j0, low, seen, lane);
         SCORES_Q(dp, vs);
         MMA_UNROLL
@@ -601,19 +619,14 @@ GROUP_OF_HALF void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const stor
                 MMA_UNROLL
                 for (int r = 0; r < MMA_C_COUNT; r += 2) {
                     const int i = MMA_OWN_OF(r);
-                    const float2 p = mma_exp2_pair(factor * MMA_C_PAIR(s[t][j], r) - power[t][i]);
-                    const float2 ds = p * (MMA_C_PAIR(dp[t][j], r) + minus_delta[t][i]);
-                    MMA_SET_PAIR(s[t][j], r, ds);
+                    float2 p = MMA_C_PAIR(s[t][j], r), ds = MMA_C_PAIR(dp[t][j], r);
+                    differentiate(&p, &ds, factor, power[t][i], minus_delta[t][i]);
+                    MMA_SET_PAIR(dp[t][j], r, ds);
                 }
-        gather(dq, s, kt, lane MMA_SCRATCH_PASS);
+        gather(dq, dp, kt, lane MMA_SCRATCH_PASS);
         barrier(CLK_LOCAL_MEM_FENCE);           /* all have read before the next block is kept */
     }
-    MMA_UNROLL
-    for (int t = 0; t < OWN_TILES; t++)
-        MMA_UNROLL
-        for (int i = 0; i < MMA_OWN_COUNT; i++)
-            minus_delta[t][i] = scale;
-    put_own(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, mine, T, dq, minus_delta, lane);
+    put_own(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, mine, T, dq, scales, lane);
 }
 
 /* Hides what queries `first`, ... of a ragged block do not see of the own keys `mine`, ...: none in front of query
@@ -630,7 +643,7 @@ MMA_INLINE void hide_queries(coop_mat_c s[OWN_TILES][PASS_TILES], int first, int
                 const int i = MMA_OWN_OF(r), x = j * 16 + MMA_OTHER(lane, r);
                 int hidden = first + x < from[t][i];
 #ifdef FLOORS
-                hidden |= lows[x] > mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
+                hidden |= lows[x] > ROW_OF(t, i);
 #endif
                 const float score = MMA_C_ELEMENT(s[t][j], r);
                 MMA_C_ELEMENT(s[t][j], r) = hidden ? HIDDEN : score;
@@ -638,7 +651,7 @@ MMA_INLINE void hide_queries(coop_mat_c s[OWN_TILES][PASS_TILES], int first, int
 }
 
 /* A group sums over the G heads that look at its keys. */
-GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
+GROUP_OF_TWO void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
                                        __global const float *delta, DQKV_ARGS)
 {
     __local uint4 room[GRADIENT_ROOM(2)];
@@ -663,22 +676,16 @@ GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
     ushort8 next_q[2 * PAIR_FETCHES], next_g[2 * PAIR_FETCHES];
 
     MMA_UNROLL
-    for (int t = 0; t < OWN_TILES; t++) {
+    for (int t = 0; t < OWN_TILES; t++)
         MMA_UNROLL
-        for (int i = 0; i < MMA_OWN_COUNT; i++) {
-            const int key = mine + t * MMA_OWN_ROWS + MMA_OWN_ROW(lane, i);
-            from[t][i] = key >= S ? T : causal ? key : 0;
-        }
-    }
+        for (int i = 0; i < MMA_OWN_COUNT; i++)
+            from[t][i] = ROW_OF(t, i) >= S ? T : causal ? ROW_OF(t, i) : 0;
     LOAD_OWN((__global const ushort *)k_all + HEAD_AT(k_from, k_ld, kv) + (size_t)first * k_ld, k_ld,
              (__global const ushort *)v_all + HEAD_AT(v_from, v_ld, kv) + (size_t)first * v_ld, v_ld, T - first)
     float one[OWN_TILES][MMA_OWN_COUNT], scales[OWN_TILES][MMA_OWN_COUNT];
     for (int k_part = 0; k_part < (APART ? 2 : 1); k_part++) {
-        MMA_UNROLL
-        for (int t = 0; t < OWN_TILES; t++)
-            MMA_UNROLL
-            for (int d = 0; d < STEPS; d++)
-                dk[t][d] = dv[t][d] = coop_mat_zero();
+        clear(dk);
+        clear(dv);
         MMA_UNROLL
         for (int t = 0; t < OWN_TILES; t++)
             MMA_UNROLL
@@ -690,8 +697,8 @@ GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
             __global const ushort *g_at = (__global const ushort *)dout + HEAD_AT(0, (size_t)C, h);
             const int begin = causal ? first / BLOCK * BLOCK : 0;
             if (AHEAD) {
-                fetch_pairs(next_q, q_at + (size_t)begin * q_ld, q_ld, T - begin, item);
-                fetch_pairs(next_g, g_at + (size_t)begin * C, C, T - begin, item);
+                fetch_pairs(next_q, q_at, q_ld, begin, T, item);
+                fetch_pairs(next_g, g_at, C, begin, T, item);
             }
             for (int i0 = begin; i0 < T; i0 += BLOCK) {
 #ifdef FLOORS
@@ -699,11 +706,11 @@ GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
                     break;
 #endif
                 if (!AHEAD)
-                    fetch_pairs(next_q, q_at + (size_t)i0 * q_ld, q_ld, T - i0, item);
+                    fetch_pairs(next_q, q_at, q_ld, i0, T, item);
                 keep_pairs(qs, next_q, item);
                 keep_turned(qt, next_q, item);
                 if (!AHEAD)
-                    fetch_pairs(next_g, g_at + (size_t)i0 * C, C, T - i0, item);
+                    fetch_pairs(next_g, g_at, C, i0, T, item);
                 keep_pairs(gs, next_g, item);
                 keep_turned(gt, next_g, item);
                 for (int x = item; x < BLOCK; x += ITEMS) {
@@ -718,8 +725,8 @@ GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
                 barrier(CLK_LOCAL_MEM_FENCE);
                 const int next = i0 + BLOCK;
                 if (AHEAD && next < T) {
-                    fetch_pairs(next_q, q_at + (size_t)next * q_ld, q_ld, T - next, item);
-                    fetch_pairs(next_g, g_at + (size_t)next * C, C, T - next, item);
+                    fetch_pairs(next_q, q_at, q_ld, next, T, item);
+                    fetch_pairs(next_g, g_at, C, next, T, item);
                 }
                 SCORES_P(s, qs);
                 if (mine + WAVE_ROWS > S || (causal && i0 < mine + WAVE_ROWS - 1) || FLOOR(b, min(next, T) - 1) > mine)
@@ -733,9 +740,9 @@ GROUP_OF_DKV void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
                         MMA_UNROLL
                         for (int r = 0; r < MMA_C_COUNT; r += 2) {
                             const int at = j * 16 + MMA_PLACE(lane, r);
-                            const float2 power = *(__local const float2 *)(powers + at);
-                            const float2 p = mma_exp2_pair(factor * MMA_C_PAIR(s[t][j], r) - power);
-                            const float2 ds = p * (MMA_C_PAIR(dp[t][j], r) + *(__local const float2 *)(minus_deltas + at));
+                            float2 p = MMA_C_PAIR(s[t][j], r), ds = MMA_C_PAIR(dp[t][j], r);
+                            differentiate(&p, &ds, factor, *(__local const float2 *)(powers + at),
+                                          *(__local const float2 *)(minus_deltas + at));
                             MMA_SET_PAIR(s[t][j], r, (APART && k_part ? ds : p));
                             MMA_SET_PAIR(dp[t][j], r, ds);
                         }
