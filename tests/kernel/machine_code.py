@@ -21,9 +21,10 @@ Waves at once come of the vendors' limits:
   AMD     LLVM's own reckoning ("Occupancy"), of registers and local memory, a SIMD
   NVIDIA  64 Ki registers an SM, given to warps by 256; shared memory and warps an SM by CUDA's Programming Guide,
           Compute Capabilities; 1 KiB of shared memory a block is the system's
-  Intel   threads a vector engine: 8 with 128 registers, 4 with 256; vector engines of an Xe core and the sizes in which
-          a group gets of its 128 KiB of local memory by Intel's GPU Occupancy Calculator (oneAPI-samples), which
-          has no Battlemage: taken for the same as Data Center Max
+  Intel   threads a vector engine: 8 with 128 registers, 4 with 256; vector engines of an Xe core, its local memory, and
+          the sizes in which a group gets of that by Intel's GPU Occupancy Calculator (oneAPI-samples), which has no
+          Battlemage: that one's by Intel's driver (compute-runtime: shared/source/xe2_hpg_core/hw_info_bmg.cpp, and
+          of release 20.1 what a group's local memory is rounded up to and an Xe core's at most)
 """
 import glob
 import math
@@ -35,9 +36,9 @@ FIELDS = ("chip", "program", "kernel", "registers", "local bytes", "spilled", "w
 
 # chip -> most warps an SM, KiB of shared memory
 SM = {"sm_80": (64, 164), "sm_90": (64, 228), "sm_120": (48, 100)}
-# chip -> vector engines an Xe core, and KiB of local memory that a group can have
-XE = {"dg2": (16, (0, 1, 2, 4, 8, 16, 32, 64)), "pvc": (8, (0, 1, 2, 4, 8, 16, 32, 48, 64, 96, 128)),
-      "bmg": (8, (0, 1, 2, 4, 8, 16, 32, 48, 64, 96, 128))}
+# chip -> vector engines an Xe core, KiB of its local memory, and those that a group can have of it
+XE = {"dg2": (16, 128, (0, 1, 2, 4, 8, 16, 32, 64)), "pvc": (8, 128, (0, 1, 2, 4, 8, 16, 32, 48, 64, 96, 128)),
+      "bmg": (8, 160, (0, 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128))}
 # of loads, those of 16 bytes a lane
 WIDE = re.compile(r"b128|dwordx4|\.128|d32x4\b|d32x64t")
 # kernels that are made of multiplications; a file may have others beside them
@@ -54,6 +55,26 @@ class Instruction:
         self.text, self.kind, self.matrix, self.products, self.to, self.falls = text, "", 0, 0, [], True
 
 
+def listing(body, label, code, instruction):
+    """-> labels and instructions of a text, whose lines match one pattern or the other; its group is what counts"""
+    items = []
+    for line in body.split("\n"):
+        named, coded = re.match(label, line), re.match(code, line)
+        if named:
+            items.append(named[1])
+        elif coded:
+            items.append(instruction(coded[1].strip()))
+    return items
+
+
+def kind_of(name, local_load, local_store, global_load):
+    """The kind of an instruction of that name, by the names of each begin with"""
+    for kind, pattern in ("local load", local_load), ("local store", local_store), ("global load", global_load):
+        if re.match(pattern, name):
+            return kind
+    return ""
+
+
 # ---- AMD --------------------------------------------------------------------------------------------------
 
 def read_amd(text, lanes):
@@ -64,14 +85,7 @@ def read_amd(text, lanes):
         spilled = re.search(rf"^ +\.name: +{name}\n.*?\.vgpr_spill_count: +(\d+)", text, re.S | re.M)
         if not spilled:                     # a function that was compiled into a kernel
             continue
-        items = []
-        for line in body.split("\n"):
-            line = line.split(";")[0].strip()
-            label = re.match(r"(\.L\w+):$", line)
-            if label:
-                items.append(label[1])
-            elif re.match(r"[a-z]\w+", line):
-                items.append(amd_instruction(line, lanes))
+        items = listing(body, r"(\.L\w+): *(?:;|$)", r"\s*([a-z]\w[^;]*)", lambda line: amd_instruction(line, lanes))
         number = lambda key: int(re.search(rf"^; {key}: (\d+)", figures, re.M)[1])
         agprs = number("NumAgprs") if "NumAgprs" in figures else 0
         kernels[name] = items, dict(
@@ -88,12 +102,7 @@ def amd_instruction(line, lanes):
         i.matrix, i.products = 1, int(matrix[1]) * int(matrix[2]) * int(matrix[3])
     for part in re.findall(r"\bv_(?:dual_)?(pk_)?(?:fma|fmac|fmaak|fmamk|mad|mac)(?:ak|mk)?_f(?:32|16)", line):
         i.products += lanes * (2 if part else 1)
-    if re.match(r"ds_(load|read)", name):
-        i.kind = "local load"
-    elif re.match(r"ds_(store|write)", name):
-        i.kind = "local store"
-    elif re.match(r"(global|flat|buffer)_load", name):
-        i.kind = "global load"
+    i.kind = kind_of(name, r"ds_(load|read)", r"ds_(store|write)", r"(global|flat|buffer)_load")
     if name == "s_branch" or name.startswith("s_cbranch"):
         i.to, i.falls = [line.split()[1]], name != "s_branch"
     elif name == "s_endpgm":
@@ -110,14 +119,7 @@ def read_nvidia(said, text, chip):
         about = re.search(rf"Compiling entry function '{name}'.*?(\d+) bytes spill stores.*?Used (\d+) registers(.*?)\n",
                           said, re.S)
         group = re.search(rf"\.entry {name}\([^{{]*?\.(?:reqntid|maxntid) ([\d, ]+)", said, re.S)
-        items = []
-        for line in body.split("\n"):
-            label = re.match(r"(\.L_x_\w+):", line)
-            code = re.match(r"\s+/\*[0-9a-f]+\*/\s+(.*?);", line)
-            if label:
-                items.append(label[1])
-            elif code:
-                items.append(nvidia_instruction(code[1].strip()))
+        items = listing(body, r"(\.L_x_\w+):", r"\s+/\*[0-9a-f]+\*/\s+(.*?);", nvidia_instruction)
         local = int((re.search(r"(\d+) bytes smem", about[3]) or [0, 0])[1])
         block = (math.prod(int(n) for n in group[1].split(",")) + 31) // 32 if group else 4
         by_registers = 65536 // ((int(about[2]) + 7) // 8 * 8 * 32)
@@ -137,12 +139,7 @@ def nvidia_instruction(line):
         i.products = 64 if name.startswith("FFMA2") else 32
     elif name.startswith("HFMA2") and "RZ, RZ" not in line:
         i.products = 64
-    if name.startswith(("LDS", "LDSM")):
-        i.kind = "local load"
-    elif name.startswith("STS"):
-        i.kind = "local store"
-    elif name.startswith(("LDG", "LD.")):
-        i.kind = "global load"
+    i.kind = kind_of(name, r"LDS", r"STS", r"LDG|LD\.")
     if name.startswith("BRA"):
         i.to = re.findall(r"\((\.L_x_\w+)\)", line)
         i.falls = bool(guard) or bool(re.search(r"BRA\S* !?U?P\d", line))
@@ -162,22 +159,15 @@ def read_xmx(folder, chip):
         name = re.match(r"//\.kernel (\w+)", text)[1]
         entry = re.search(rf"- name: +{name}\n(.*?)(?=\n  - name|\Z)", about, re.S)[1]
         number = lambda key, least: int((re.search(rf"\b{key}: +\[? ?(\d+)", entry) or [0, least])[1])
-        items = []
-        for line in text.split("\n"):
-            line = line.split("//")[0].rstrip()
-            label = re.match(r"(\w+):$", line)
-            if label:
-                items.append(label[1])
-            elif re.match(r"\s*(\([^)]*\))?\s*[a-z]", line):
-                items.append(xmx_instruction(line.strip()))
+        items = listing(text, r"(\w+): *(?://|$)", r"(\s*(?:\([^)]*\))?\s*[a-z].*?)(?://|$)", xmx_instruction)
         registers, local, lanes = number("grf_count", 128), number("slm_size", 0), number("simd_size", 16)
         sizes = re.search(r"required_work_group_size: +\[ (\d+), (\d+), (\d+)", entry)
         group = int(sizes[1]) * int(sizes[2]) * int(sizes[3]) if sizes else lanes
         threads = (group + lanes - 1) // lanes
-        engines, sizes = XE[chip]
+        engines, core, sizes = XE[chip]
         room = (4 if registers > 128 else 8) * engines
         given = min(size for size in sizes if size * 1024 >= local)
-        groups = min(room // threads, 128 // given if given else room)
+        groups = min(room // threads, core // given if given else room)
         spilled = number("spill_size", 0)
         kernels[name] = items, dict(registers=str(registers), local=local, spilled=spilled,
                                     waves=round(groups * threads / engines, 1))
@@ -194,12 +184,7 @@ def xmx_instruction(line):
         i.matrix, i.products = 1, 16 * int(matrix[1]) * lanes
     elif name.startswith("mad") and re.search(r":h?f\b", found[4]):
         i.products = lanes
-    if name.startswith("load.slm"):
-        i.kind = "local load"
-    elif name.startswith("store.slm"):
-        i.kind = "local store"
-    elif name.startswith(("load.ugm", "load_block2d.ugm")):
-        i.kind = "global load"
+    i.kind = kind_of(name, r"load\.slm", r"store\.slm", r"load(_block2d)?\.ugm")
     if name == "jmpi":
         i.to, i.falls = [found[4].split()[0]], guarded
     elif name.startswith(("goto", "while")):
