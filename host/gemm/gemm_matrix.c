@@ -28,10 +28,11 @@
 enum { BLOCKS_OF_FOUR_WAVES, BLOCKS_OF_XMX_8, BLOCKS_OF_XMX_16 };
 static const struct {
     gemm_variant large, small;
+    int parts_in_small;         /* registers hold numbers of two parts in small blocks alone */
 } blocks_of[] = {
-    [BLOCKS_OF_FOUR_WAVES] = { { { 2, 2, 4, 4, 32, 1 } }, { { 2, 2, 2, 2, 64, 1 } } },
-    [BLOCKS_OF_XMX_8] = { { { 4, 4, 2, 4, 16, 1 } }, { { 2, 4, 2, 2, 32, 1 } } },
-    [BLOCKS_OF_XMX_16] = { { { 4, 2, 2, 4, 32, 1 } }, { { 2, 2, 2, 2, 16, 1 } } },
+    [BLOCKS_OF_FOUR_WAVES] = { { { 2, 2, 4, 4, 32, 1 } }, { { 2, 2, 2, 2, 64, 1 } }, 0 },
+    [BLOCKS_OF_XMX_8] = { { { 4, 4, 2, 4, 16, 1 } }, { { 2, 4, 2, 2, 32, 1 } }, 1 },
+    [BLOCKS_OF_XMX_16] = { { { 4, 2, 2, 4, 32, 1 } }, { { 2, 2, 2, 2, 16, 1 } }, 0 },
 };
 
 static const struct {
@@ -117,14 +118,15 @@ static void usual(gemm_context *c, const gemm_desc *g, gemm_variant *out)
     *out = blocks >= 2.0 * busy ? blocks_of[units[unit].blocks].large : blocks_of[units[unit].blocks].small;
 }
 
-/* The same; where numbers are of two parts, and a work-group has few items, slices are half as long, and Arc has
- * registers for small blocks alone. */
+/* The same; where numbers are of two parts, and a work-group has few items, slices are half as long. */
 static void what_ships(gemm_context *c, const state *s, const gemm_desc *g, gemm_variant *out)
 {
     usual(c, g, out);
-    if (g->a_type == DTYPE_F32 && s->unit == MATRIX_DPAS8)
-        *out = blocks_of[BLOCKS_OF_XMX_8].small;
-    if (g->a_type == DTYPE_F32 && units[s->unit].lanes <= 32 && out->value[DEPTH] > 16)
+    if (g->a_type != DTYPE_F32)
+        return;
+    if (blocks_of[units[s->unit].blocks].parts_in_small)
+        *out = blocks_of[units[s->unit].blocks].small;
+    if (units[s->unit].lanes <= 32 && out->value[DEPTH] > 16)
         out->value[DEPTH] /= 2;
 }
 
