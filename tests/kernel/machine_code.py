@@ -68,7 +68,7 @@ def listing(body, label, code, instruction):
 
 
 def kind_of(name, local_load, local_store, global_load):
-    """The kind of an instruction of that name, by the names of each begin with"""
+    """The kind of an instruction of that name, by what the names of each begin with"""
     for kind, pattern in ("local load", local_load), ("local store", local_store), ("global load", global_load):
         if re.match(pattern, name):
             return kind
