@@ -120,13 +120,14 @@
 
 /* ---- from global to local memory ------------------------------------------------------------------ */
 
-/* Eight neighbours. Within a block 32 bits count bytes: half the registers. */
-static ushort8 fetch8(__global const ushort *p, uint i)
+/* Eight neighbours, as the words they are stored in: of halves Intel's compiler makes words and halves again. Within a
+ * block 32 bits count bytes: half the registers. */
+static uint4 fetch8(__global const ushort *p, uint i)
 {
 #ifdef ALIGNED
-    return *(__global const ushort8 *)((__global const uchar *)p + 2 * i);
+    return *(__global const uint4 *)((__global const uchar *)p + 2 * i);
 #else
-    return vload8(0, p + i);
+    return as_uint4(vload8(0, p + i));
 #endif
 }
 
@@ -135,7 +136,7 @@ static ushort8 fetch8(__global const ushort *p, uint i)
 #define LAST_ROW(rows, ld) ((uint)(max(rows, 1) - 1) * (ld))
 #define ROW_FETCHES ((BLOCK * PIECES + ITEMS - 1) / ITEMS)
 #define ROWS_COME_OUT_EVEN (BLOCK * PIECES % ITEMS == 0)
-MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, int ld, int from, int end,
+MMA_INLINE void fetch_rows(uint4 part[ROW_FETCHES], __global const ushort *p, int ld, int from, int end,
                            int item)
 {
     const uint last = LAST_ROW(end - from, ld);
@@ -147,13 +148,13 @@ MMA_INLINE void fetch_rows(ushort8 part[ROW_FETCHES], __global const ushort *p, 
     }
 }
 
-MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], int item)
+MMA_INLINE void keep_rows(__local ushort *to, const uint4 part[ROW_FETCHES], int item)
 {
     MMA_UNROLL
     for (int f = 0; f < ROW_FETCHES; f++) {
         const int i = item + f * ITEMS;
         if (ROWS_COME_OUT_EVEN || i < BLOCK * PIECES)
-            *(__local ushort8 *)(to + i / PIECES * LD_D + TO_D(i % PIECES * 8)) = part[f];
+            *(__local uint4 *)(to + i / PIECES * LD_D + TO_D(i % PIECES * 8)) = part[f];
     }
 }
 
@@ -163,7 +164,7 @@ MMA_INLINE void keep_rows(__local ushort *to, const ushort8 part[ROW_FETCHES], i
 #define PAIRS_COME_OUT_EVEN (BLOCK / 2 * PIECES % ITEMS == 0)
 #define PAIR_ROW(i) ((i) / 2 % (BLOCK / 2) * 2)
 #define PAIR_D(i) (((i) % 2 + (i) / BLOCK * 2) * 8)
-MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int from, int end,
+MMA_INLINE void fetch_pairs(uint4 part[2 * PAIR_FETCHES], __global const ushort *p, int ld, int from, int end,
                             int item)
 {
     const uint last = LAST_ROW(end - from, ld);
@@ -176,34 +177,25 @@ MMA_INLINE void fetch_pairs(ushort8 part[2 * PAIR_FETCHES], __global const ushor
     }
 }
 
-MMA_INLINE void keep_pairs(__local ushort *to, const ushort8 part[2 * PAIR_FETCHES], int item)
+MMA_INLINE void keep_pairs(__local ushort *to, const uint4 part[2 * PAIR_FETCHES], int item)
 {
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f++) {
         const int i = item + f / 2 * ITEMS;
         if (PAIRS_COME_OUT_EVEN || PAIR_D(i) < HEAD)
-            *(__local ushort8 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + TO_D(PAIR_D(i))) = part[f];
+            *(__local uint4 *)(to + (PAIR_ROW(i) + f % 2) * LD_D + TO_D(PAIR_D(i))) = part[f];
     }
 }
 
 /* to: HEAD rows of BLOCK. */
-MMA_INLINE void keep_turned(__local ushort *to, const ushort8 part[2 * PAIR_FETCHES], int item)
+MMA_INLINE void keep_turned(__local ushort *to, const uint4 part[2 * PAIR_FETCHES], int item)
 {
     MMA_UNROLL
     for (int f = 0; f < 2 * PAIR_FETCHES; f += 2) {
         const int i = item + f / 2 * ITEMS;
-        if (PAIRS_COME_OUT_EVEN || PAIR_D(i) < HEAD) {
-            __local uint *d = (__local uint *)(to + PAIR_D(i) * LD_BLOCK + TO_ROW(PAIR_ROW(i)));
-            const uint8 pair = convert_uint8(part[f]) | convert_uint8(part[f + 1]) << 16;
-            d[0] = pair.s0;
-            d[LD_BLOCK / 2] = pair.s1;
-            d[2 * (LD_BLOCK / 2)] = pair.s2;
-            d[3 * (LD_BLOCK / 2)] = pair.s3;
-            d[4 * (LD_BLOCK / 2)] = pair.s4;
-            d[5 * (LD_BLOCK / 2)] = pair.s5;
-            d[6 * (LD_BLOCK / 2)] = pair.s6;
-            d[7 * (LD_BLOCK / 2)] = pair.s7;
-        }
+        if (PAIRS_COME_OUT_EVEN || PAIR_D(i) < HEAD)
+            mma_put_turned((__local uint *)(to + PAIR_D(i) * LD_BLOCK + TO_ROW(PAIR_ROW(i))), LD_BLOCK, part[f],
+                           part[f + 1]);
     }
 }
 
@@ -212,8 +204,8 @@ MMA_INLINE void keep_own(__local ushort *to, __global const ushort *p, int ld, i
 {
     for (int i = item; i < ROWS * PIECES; i += ITEMS) {
         const int row = i / PIECES, d = i % PIECES * 8;
-        *(__local ushort8 *)(to + row * LD_OWN + d) =
-            row < rows ? fetch8(p, (uint)row * ld + d) : (ushort8)(ushort)0;
+        *(__local uint4 *)(to + row * LD_OWN + d) =
+            row < rows ? fetch8(p, (uint)row * ld + d) : (uint4)0u;
     }
 }
 
@@ -472,7 +464,7 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
     float2 sum[OWN_TILES][MMA_OWN_COUNT];
     float power[OWN_TILES][MMA_OWN_COUNT], limit[OWN_TILES][MMA_OWN_COUNT], whole[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
-    ushort8 next_k[ROW_FETCHES], next_v[2 * PAIR_FETCHES];
+    uint4 next_k[ROW_FETCHES], next_v[2 * PAIR_FETCHES];
 
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++)
@@ -574,7 +566,7 @@ GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dou
     coop_mat_c dq[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
     float power[OWN_TILES][MMA_OWN_COUNT], minus_delta[OWN_TILES][MMA_OWN_COUNT], scales[OWN_TILES][MMA_OWN_COUNT];
     int seen[OWN_TILES][MMA_OWN_COUNT], low[OWN_TILES][MMA_OWN_COUNT];
-    ushort8 next_k[2 * PAIR_FETCHES], next_v[ROW_FETCHES];
+    uint4 next_k[2 * PAIR_FETCHES], next_v[ROW_FETCHES];
 
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++)
@@ -673,7 +665,7 @@ GROUP_OF_TWO void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
 
     coop_mat_c dk[OWN_TILES][STEPS], dv[OWN_TILES][STEPS], s[OWN_TILES][PASS_TILES], dp[OWN_TILES][PASS_TILES];
     int from[OWN_TILES][MMA_OWN_COUNT];         /* the first query that sees a key */
-    ushort8 next_q[2 * PAIR_FETCHES], next_g[2 * PAIR_FETCHES];
+    uint4 next_q[2 * PAIR_FETCHES], next_g[2 * PAIR_FETCHES];
 
     MMA_UNROLL
     for (int t = 0; t < OWN_TILES; t++)
@@ -744,7 +736,8 @@ GROUP_OF_TWO void attention_matrix_dkv(SHAPE_ARGS, QKV_ARGS, __global const stor
                             differentiate(&p, &ds, factor, *(__local const float2 *)(powers + at),
                                           *(__local const float2 *)(minus_deltas + at));
                             MMA_SET_PAIR(s[t][j], r, (APART && k_part ? ds : p));
-                            MMA_SET_PAIR(dp[t][j], r, ds);
+                            if (!APART)
+                                MMA_SET_PAIR(dp[t][j], r, ds);
                         }
                 gather(dv, s, APART && k_part ? qt : gt, lane MMA_SCRATCH_PASS);
                 if (!APART)
