@@ -115,10 +115,13 @@ __kernel void matrix_unit(__global int *out)
 #define PARTS 2
 typedef float ab_t;
 typedef float8 part_t;
+typedef ushort8 kept_t;
+#define PART_OF(eight) (eight)
 #else
 #define PARTS 1
 typedef ushort ab_t;
-typedef ushort8 part_t;
+typedef uint4 part_t, kept_t;   /* words: of halves Intel's compiler makes words and halves again */
+#define PART_OF(eight) as_uint4(eight)
 #endif
 /* fp32 rows of a wave's results, as wide as its tiles. */
 #define OUT_LD (MMA_COLUMNS * MMA_N + 4)
@@ -132,7 +135,7 @@ static part_t fetch8(__global const ab_t *p, size_t i, int count, int aligned)
     MMA_UNROLL
     for (int j = 0; j < 8; j++)
         t[j] = j < count ? p[i + j] : (ab_t)0;
-    return vload8(0, t);
+    return PART_OF(vload8(0, t));
 }
 
 /* What eight elements are multiplied as: HIGH, and LOW of two. */
@@ -147,10 +150,25 @@ static ushort8 rest8(float8 x)
     return (ushort8)(store_narrowV(x.lo - store_widenV(store_narrowV(x.lo))),
                      store_narrowV(x.hi - store_widenV(store_narrowV(x.hi))));
 }
+
+/* As mma_put_turned, of halves that no words have been made of. */
+static void put_turned(__local uint *to, int ld, ushort8 x, ushort8 y)
+{
+    const uint8 pair = convert_uint8(x) | convert_uint8(y) << 16;
+    to[0] = pair.s0;
+    to[ld / 2] = pair.s1;
+    to[2 * (ld / 2)] = pair.s2;
+    to[3 * (ld / 2)] = pair.s3;
+    to[4 * (ld / 2)] = pair.s4;
+    to[5 * (ld / 2)] = pair.s5;
+    to[6 * (ld / 2)] = pair.s6;
+    to[7 * (ld / 2)] = pair.s7;
+}
 #define HIGH(x) narrow8(x)
 #define LOW(x) rest8(x)
 #else
 #define HIGH(x) (x)
+#define put_turned mma_put_turned
 #endif
 
 /* A slice [k, k + SLICE) of `block` rows of a factor in registers: FETCHES times eight elements of an item.
@@ -162,12 +180,12 @@ static ushort8 rest8(float8 x)
         if (by_k) {                                                                        \
             const int i_ = item + f_ * ITEMS, r_ = (row) + i_ / (SLICE / 8), k_ = (k) + i_ % (SLICE / 8) * 8;  \
             part[f_] = r_ < (rows) ? fetch8(p, (size_t)r_ * (ld) + k_, (K) - k_, aligned)  \
-                                   : (part_t)(ab_t)0;                                     \
+                                   : (part_t)0;                                           \
         } else {                                                                           \
             const int i_ = item + f_ / 2 * ITEMS, r_ = (row) + i_ % ((block) / 8) * 8;     \
             const int k_ = (k) + i_ / ((block) / 8) * 2 + f_ % 2;                          \
             part[f_] = k_ < (K) ? fetch8(p, (size_t)k_ * (ld) + r_, (rows) - r_, aligned)  \
-                                : (part_t)(ab_t)0;                                        \
+                                : (part_t)0;                                              \
         }                                                                                  \
     }
 
@@ -189,12 +207,17 @@ static ushort8 rest8(float8 x)
         const uint behind_ = (at) + rows_ * (uint)(ld) * (uint)sizeof(ab_t);               \
         part[f_] = *(__global const part_t *)((__global const char *)(p) + behind_);       \
     }
-/* Intel's compiler has no registers left for a second loop. */
+/* Data Center Max has no registers left for a second loop: there, and on its kin, it is a branch in the one loop. */
 #ifdef MMA_XMX
 #define WHOLE_APART 0
 #else
 #define WHOLE_APART 1
 #endif
+#define FETCH_NEXT_WHOLE                                                                   \
+    a_at += STEP_OF(A_BY_K, lda);                                                          \
+    b_at += STEP_OF(B_BY_K, ldb);                                                          \
+    FETCH_WHOLE(next_a, BLOCK_M, A_BY_K, a_block, lda, a_at)                               \
+    FETCH_WHOLE(next_b, BLOCK_N, B_BY_K, b_block, ldb, b_at)
 
 /* Puts HIGH or LOW of it into local memory, k together. */
 #define KEEP_PART(to, factor, block, by_k, part, OF)                                       \
@@ -202,24 +225,16 @@ static ushort8 rest8(float8 x)
         MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES(block); f_++) {                                      \
             const int i_ = item + f_ * ITEMS;                                              \
-            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD_OF_##factor + TO_K_OF_##factor(i_ % (SLICE / 8) * 8)) \
+            *(__local kept_t *)((to) + i_ / (SLICE / 8) * LD_OF_##factor + TO_K_OF_##factor(i_ % (SLICE / 8) * 8)) \
                 = OF(part[f_]);                                                            \
         }                                                                                  \
     } else {                                                                               \
         MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES(block); f_ += 2) {                                   \
             const int i_ = item + f_ / 2 * ITEMS;                                          \
-            __local uint *d_ = (__local uint *)((to) + i_ % ((block) / 8) * 8 * LD_OF_##factor \
-                                                + TO_K_OF_##factor(i_ / ((block) / 8) * 2)); \
-            const uint8 pair_ = convert_uint8(OF(part[f_])) | convert_uint8(OF(part[f_ + 1])) << 16;           \
-            d_[0] = pair_.s0;                                                              \
-            d_[LD_OF_##factor / 2] = pair_.s1;                                                         \
-            d_[2 * (LD_OF_##factor / 2)] = pair_.s2;                                                   \
-            d_[3 * (LD_OF_##factor / 2)] = pair_.s3;                                                   \
-            d_[4 * (LD_OF_##factor / 2)] = pair_.s4;                                                   \
-            d_[5 * (LD_OF_##factor / 2)] = pair_.s5;                                                   \
-            d_[6 * (LD_OF_##factor / 2)] = pair_.s6;                                                   \
-            d_[7 * (LD_OF_##factor / 2)] = pair_.s7;                                                   \
+            put_turned((__local uint *)((to) + i_ % ((block) / 8) * 8 * LD_OF_##factor     \
+                                        + TO_K_OF_##factor(i_ / ((block) / 8) * 2)),       \
+                       LD_OF_##factor, OF(part[f_]), OF(part[f_ + 1]));                    \
         }                                                                                  \
     }
 
@@ -316,7 +331,7 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     const size_t c_start = which * stride_c;
     const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
-    const int whole = WHOLE_APART && IS_WHOLE(BLOCK_M, A_BY_K, lda, m0, M, K, a_aligned)
+    const int whole = IS_WHOLE(BLOCK_M, A_BY_K, lda, m0, M, K, a_aligned)
                       && IS_WHOLE(BLOCK_N, B_BY_K, ldb, n0, N, K, b_aligned);
     uint a_at = AT_OF(BLOCK_M, A_BY_K, lda), b_at = AT_OF(BLOCK_N, B_BY_K, ldb);
     __local ushort *as = (__local ushort *)room;
@@ -337,14 +352,11 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
     FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
     int k = 0;
-    if (whole) {
+    if (WHOLE_APART && whole) {
         for (; k + SLICE <= K; k += SLICE) {
             KEEP_BOTH(k)
             if (k + 2 * SLICE <= K) {
-                a_at += STEP_OF(A_BY_K, lda);
-                b_at += STEP_OF(B_BY_K, ldb);
-                FETCH_WHOLE(next_a, BLOCK_M, A_BY_K, a_block, lda, a_at)
-                FETCH_WHOLE(next_b, BLOCK_N, B_BY_K, b_block, ldb, b_at)
+                FETCH_NEXT_WHOLE
             }
             MULTIPLY_SLICE
         }
@@ -355,7 +367,9 @@ void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong str
     }
     for (; k < K; k += SLICE) {
         KEEP_BOTH(k)
-        if (k + SLICE < K) {
+        if (!WHOLE_APART && whole && k + 2 * SLICE <= K) {
+            FETCH_NEXT_WHOLE
+        } else if (k + SLICE < K) {
             FETCH_SLICE(next_a, BLOCK_M, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
             FETCH_SLICE(next_b, BLOCK_N, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
         }
