@@ -62,15 +62,15 @@ static void the_matrix_unit_matches(void)
 }
 
 /* Each unit's layout, with a loop for its instruction: several groups of rows, blocks of keys, and a ragged end; own
- * factors in registers, and of wide heads in local memory. The first unit with every mask and in
- * fp16 as well. Programs compile for seconds here. */
+ * factors in registers, and of wide heads in local memory, where Intel's sum dV and dK apart. The first unit with every
+ * mask and in fp16 as well. Programs compile for seconds here. */
 static void the_matrix_unit_matches_in_every_layout(void)
 {
     static const struct {
         const char *name;
         int D;
     } units[] = {
-        { "wmma11", 32 }, { "mfma", 48 }, { "wmma12", 80 }, { "sync", 80 }, { "dpas8", 32 }, { "dpas16", 16 }
+        { "wmma11", 32 }, { "mfma", 48 }, { "wmma12", 80 }, { "sync", 80 }, { "dpas8", 32 }, { "dpas16", 80 }
     };
     static int32_t starts[2 * 140];
     const int32_t padded[] = { 0, 69, 1, 70 };
