@@ -37,13 +37,14 @@ typedef struct gemm_engine {
     const gemm_tunable *(*tunable)(gemm_context *c);
 } gemm_engine;
 
-extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_matrix, gemm_bf16x3, gemm_tiled, gemm_clblast;
+extern const gemm_engine gemm_gemv, gemm_packed, gemm_native, gemm_onednn, gemm_matrix, gemm_bf16x3, gemm_tiled,
+    gemm_clblast;
 extern const gemm_tunable gemm_tiled_cpu, gemm_tiled_gpu, gemm_matrix_tunable;
 
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
 
-enum { GEMM_ENGINES = 7 };                      /* rows of the table, those too that a build is without */
+enum { GEMM_ENGINES = 8 };                      /* rows of the table, those too that a build is without */
 /* By name, those of this build alone; NULL if there is none. */
 const gemm_engine *gemm_engine_named(const char *name);
 /* Where gemm_tiles.c keeps what it has made for this context. */

@@ -18,6 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef GT_WITH_PACKED
+#define PACKED &gemm_packed
+#else
+#define PACKED NULL
+#endif
 #ifdef GT_WITH_BLAS
 #define NATIVE &gemm_native
 #else
@@ -39,8 +44,8 @@ static const struct {
     const char *name;
     const gemm_engine *engine;
 } table[] = {
-    { "gemv", &gemm_gemv },   { "onednn", ONEDNN },   { "native", NATIVE },       { "matrix", &gemm_matrix },
-    { "tiled", &gemm_tiled }, { "clblast", CLBLAST }, { "bf16x3", &gemm_bf16x3 },
+    { "gemv", &gemm_gemv },     { "packed", PACKED },     { "onednn", ONEDNN },   { "native", NATIVE },
+    { "matrix", &gemm_matrix }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST }, { "bf16x3", &gemm_bf16x3 },
 };
 _Static_assert(sizeof table / sizeof *table == GEMM_ENGINES, "engine.h counts the table's rows");
 
@@ -233,7 +238,7 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
     c->device = d;
     c->choices = &c->kept;
     if (engine) {
-        char all[64];
+        char all[96];
         const gemm_desc probe = {
             .M = 1, .N = 1, .K = 1, .trans_b = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1
         };

@@ -5,6 +5,7 @@
  *
  * Engines  gemv     Geartrain's own kernels, cl/gemv.cl, for up to four rows times a transposed matrix, whose
  *                   time is that of reading it: any device, type and epilogue
+ *          packed   Geartrain's own loops on the device's host threads, in AVX-512 (CPU devices, fp32)
  *          native   a CBLAS called on the device's host thread (CPU devices, fp32; narrower weights
  *                   are widened panel by panel, within the cache)
  *          onednn   the oneDNN library on the device's host thread (CPU devices; fp32, and the 16-bit types that

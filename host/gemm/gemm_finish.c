@@ -16,6 +16,23 @@ int gemm_can_finish(const gemm_desc *g)
            && (a == ACT_NONE || a == ACT_GELU_TANH || a == ACT_SILU || a == ACT_RELU);
 }
 
+static int is_c(const dev_buffer *x, const gemm_buffers *b)
+{
+    return x && dev_buffer_host(x) == dev_buffer_host(b->c);
+}
+
+gt_status gemm_finish_in_place(gemm_desc *g, const gemm_buffers *b, const char *engine)
+{
+    const int residual = g->residual && is_c(b->residual, b);
+    if ((g->act_grad && is_c(b->aux, b)) || (residual && (g->act || g->act_grad || g->drop_p > 0)))
+        return gt_fail(GT_UNSUPPORTED, "engine %s cannot multiply into a matrix that its epilogue reads", engine);
+    if (residual) {
+        g->residual = 0;
+        g->add = 1;
+    }
+    return GT_OK;
+}
+
 /* ---- numbers ----------------------------------------------------------------------------------- */
 
 /* Beyond `most` the slope does not change any more. NaN stays. */
@@ -119,11 +136,26 @@ static void finish_some(const gemm_desc *g, const gemm_tail *t, float *c, int64_
         add(c, t->residual + at, n);
 }
 
+/* Rows that are asked for before they are read: those of a narrow piece lie too far apart for the processor to see
+ * what comes next. */
+enum { ROWS_AHEAD = 4, FLOATS_OF_LINE = 16 };
+
+static void ask_for(const float *x, int64_t at, int n)
+{
+    for (int i = 0; x && i < n; i += FLOATS_OF_LINE)
+        __builtin_prefetch(x + at + i);
+}
+
 void gemm_finish(const gemm_desc *g, const gemm_tail *t, float *c, int row, int rows, int column, int columns)
 {
     for (int i = row; i < row + rows; i++)
         for (int j = column; j < column + columns; j += SOME) {
-            const int rest = column + columns - j;
-            finish_some(g, t, c, (int64_t)i * g->ldc + j, j, rest < SOME ? rest : SOME);
+            const int rest = column + columns - j, n = rest < SOME ? rest : SOME;
+            const int64_t at = (int64_t)i * g->ldc + j;
+            if (i + ROWS_AHEAD < row + rows) {
+                ask_for(t->aux, at + ROWS_AHEAD * (int64_t)g->ldc, n);
+                ask_for(t->residual, at + ROWS_AHEAD * (int64_t)g->ldc, n);
+            }
+            finish_some(g, t, c, at, j, n);
         }
 }

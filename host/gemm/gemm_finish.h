@@ -19,6 +19,10 @@ typedef struct gemm_tail {
 /* 1 if gemm_finish() knows all of the epilogue of g, which is complete. */
 int gemm_can_finish(const gemm_desc *g);
 
+/* A residual that is C itself is what is added to: `add` in its place. Behind an activation it would be lost, as an aux
+ * that is C would: GT_UNSUPPORTED, which names the engine. */
+gt_status gemm_finish_in_place(gemm_desc *g, const gemm_buffers *b, const char *engine);
+
 /* The epilogue of rows [row, row + rows), columns [column, column + columns) of C. */
 void gemm_finish(const gemm_desc *g, const gemm_tail *t, float *c, int row, int rows, int column, int columns);
 

@@ -244,31 +244,13 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
     return sizeof(float) * (uint64_t)panel_width(g) * (uint64_t)g->K;
 }
 
-static int is_c(const dev_buffer *x, const gemm_buffers *b)
-{
-    return x && dev_buffer_host(x) == dev_buffer_host(b->c);
-}
-
-/* A residual that is C itself is what the BLAS adds to; behind an activation it would be lost, as an aux is. */
-static gt_status without_c(gemm_desc *g, const gemm_buffers *b)
-{
-    const int residual = g->residual && is_c(b->residual, b);
-    if ((g->act_grad && is_c(b->aux, b)) || (residual && (g->act || g->act_grad || g->drop_p > 0)))
-        return gt_fail(GT_UNSUPPORTED, "engine native cannot multiply into a matrix that its epilogue reads");
-    if (residual) {
-        g->residual = 0;
-        g->add = 1;
-    }
-    return GT_OK;
-}
-
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
     gemm_pool *const pool = openblas_set_num_threads ? gemm_pool_of(c) : NULL;
     if (openblas_set_num_threads && !pool)
         return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine native");
     gemm_desc d = *g;
-    gt_status st = without_c(&d, b);
+    gt_status st = gemm_finish_in_place(&d, b, "native");
     if (st)
         return st;
     const native_payload p = {

@@ -90,6 +90,10 @@ static void native_agrees_with_the_obvious_product(void)
 {
     everything("cpu", "native", 1);
 }
+static void packed_agrees_with_the_obvious_product(void)
+{
+    everything("cpu", "packed", 1);
+}
 static void onednn_agrees_with_the_obvious_product(void)
 {
     everything("cpu", "onednn", 2);
@@ -173,6 +177,41 @@ static int launches_of(place *p, const gemm_desc *g, int how)
     for (int i = 0; i < 5; i++)
         dev_buffer_release(some[i]);
     return count;
+}
+
+/* Sides of C that are not whole panels, a shorter side that is packed in two parts, and a K of two turns, the last
+ * ones smaller; with an epilogue behind the last. */
+static void packed_cuts_products_into_panels(void)
+{
+    static const int some[][3] = {
+        { 150, 500, 65 }, { 530, 1100, 41 }, { 1100, 530, 41 }, { 8, 50, 200000 }, { 60, 40, 33000 }
+    };
+    place p;
+    if (check_tiny() || !gemm_engine_named("packed") || !has_processor(" avx512dq") || !place_open(&p, "cpu", "packed"))
+        return;
+    int good = 1;
+    for (int i = 0; i < 5 && good; i++)
+        for (int trans = i < 3 ? 0 : 2; trans < 4 && good; trans++) {
+            const gemm_desc g = {
+                .M = some[i][0],
+                .N = some[i][1],
+                .K = some[i][2],
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .lda = (trans & 1 ? some[i][0] : some[i][2]) + i,
+                .ldb = (trans >> 1 ? some[i][2] : some[i][1]) + i,
+                .ldc = some[i][1] + i,
+                .alpha = trans == 3 ? 0.5f : 0.0f,
+            };
+            gemm_desc finished = g;
+            finished.bias = finished.residual = 1;
+            finished.act = ACT_GELU_TANH;
+            good = gemm_case(p.c, p.d, &g, 1) && gemm_case(p.c, p.d, &finished, 0);
+        }
+    CHECK(good);
+    const gemm_desc plain = { .M = 530, .N = 70, .K = 800, .bias = 1, .residual = 1, .alpha = 0.5f };
+    CHECK(gemm_case_with(p.c, p.d, &plain, 0, GEMM_IN_PLACE) && launches_of(&p, &plain, GEMM_IN_PLACE) == 1);
+    place_close(&p);
 }
 
 /* Bias, activation, slope and residual are done to each piece of C where it is computed; erf, tanh and dropout are
@@ -496,11 +535,11 @@ static void engines_are_measured_with_narrow_weights(void)
 static void results_are_the_same_from_run_to_run(void)
 {
     enum { M = 150, N = 203, K = 700 };
-    static const char *const engines[] = { "native", "onednn", "tiled" };
+    static const char *const engines[] = { "native", "onednn", "tiled", "packed" };
     float *host = calloc((size_t)K * N, sizeof *host), *first = malloc(M * N * 4), *again = malloc(M * N * 4);
     for (size_t i = 0; i < (size_t)K * N; i++)
         host[i] = (float)(i % 97) / 97.0f - 0.4f;
-    for (int e = 0; e < 3; e++) {
+    for (int e = 0; e < 4; e++) {
         place p;
         if (!place_open(&p, "cpu", engines[e]))
             continue;
@@ -724,7 +763,9 @@ static void a_peak_that_is_not_measured_is_not_known(void)
 
 const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
+    CASE(packed_agrees_with_the_obvious_product),
     CASE(native_cuts_products_into_pieces),
+    CASE(packed_cuts_products_into_panels),
     CASE(native_finishes_the_pieces_that_it_multiplies),
     CASE(a_pool_computes_each_piece_once),
     CASE(onednn_agrees_with_the_obvious_product),

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* host/gemm/packed_loops.h - packing and multiplying for engine `packed`, once for each instruction set.
+ *
+ *   lines of A, k elements each                    the same, packed: ROWS lines a panel, k after k
+ *     a b c d ...                                    a e i ... │ b f j ... │ c g k ...
+ *     e f g h ...                ->
+ *     i j k l ...
+ *
+ * Columns of B are packed likewise, COLUMNS a panel. A tile of C is one panel of A times one panel of B, and stays in
+ * registers: 24 vectors of 16 sums, beside three of B and one element of A. */
+#ifndef GT_GEMM_PACKED_LOOPS_H
+#define GT_GEMM_PACKED_LOOPS_H
+
+#include <stdint.h>
+
+/* Of a tile; and the lines that are packed at a time, of either factor. */
+enum { PACKED_ROWS = 8, PACKED_COLUMNS = 48, PACKED_LINES = 48 };
+
+/* A factor: element k of line i. Lines are rows of A or columns of B. */
+typedef struct packed_factor {
+    const float *at;
+    int64_t ld;
+    int along;          /* 1: a line is a stored row, at[i * ld + k]; 0: at[k * ld + i] */
+} packed_factor;
+
+/* Memory that will be read soon, a bit of which each tile asks for: `left` cache lines, `lines` of them side by side,
+ * then `step` bytes on. */
+typedef struct packed_ahead {
+    const char *at;
+    int64_t step;
+    int lines, line, left;
+} packed_ahead;
+
+typedef struct packed_loops {
+    /* `lines` lines from `first` on, at most PACKED_LINES, elements [k0, k0 + k) of them, in panels of `wide`, which is
+     * PACKED_ROWS or PACKED_COLUMNS; a panel's missing lines are 0. */
+    void (*pack)(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k);
+    /* c (ROWS, COLUMNS) = or += alpha * panel of A * panel of B. */
+    void (*tile)(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, int add,
+                 packed_ahead *ahead);
+} packed_loops;
+
+extern const packed_loops packed_loops_avx512;
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/* host/gemm/packed_loops_avx512.c - the loops of packed_loops.h in AVX-512.
+ *
+ * Lines that are stored rows are packed as squares of 16 x 16, turned over in registers: 16 rows become two panels of
+ * A, or a third of one of B. Nothing is read past a line's end or a matrix's last line. */
+#include "host/gemm/packed_loops.h"
+
+#include <immintrin.h>
+#include <stddef.h>
+
+enum { WIDE = 16, VECTORS = PACKED_COLUMNS / WIDE };
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+/* Column i of the square becomes row i. */
+static inline void turn_over(__m512 x[WIDE])
+{
+    __m512 y[WIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+        y[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < WIDE; i += 4) {
+        const __m512d a = _mm512_castps_pd(y[i]), b = _mm512_castps_pd(y[i + 1]);
+        const __m512d c = _mm512_castps_pd(y[i + 2]), d = _mm512_castps_pd(y[i + 3]);
+        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        y[i] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
+        y[i + 4] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xdd);
+        y[i + 8] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
+        y[i + 12] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0x88);
+        x[i + 4] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0x88);
+        x[i + 8] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0xdd);
+        x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xdd);
+    }
+}
+
+static __mmask16 first_of(int n)
+{
+    return n >= WIDE ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
+}
+
+/* 16 lines of one k: to their place in a panel of 48, or half of them to each of two panels. */
+static inline void put(float *to, int wide, int k, int line, int at, __m512 x, int lines)
+{
+    if (wide == PACKED_COLUMNS) {
+        _mm512_storeu_ps(to + (ptrdiff_t)at * PACKED_COLUMNS + line, x);
+        return;
+    }
+    float *half = to + (ptrdiff_t)line * k + (ptrdiff_t)at * PACKED_ROWS;
+    _mm256_storeu_ps(half, _mm512_castps512_ps256(x));
+    if (line + PACKED_ROWS < lines)
+        _mm256_storeu_ps(half + (ptrdiff_t)k * PACKED_ROWS,
+                         _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+}
+
+static void pack_along(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+{
+    const int all = wide == PACKED_COLUMNS ? PACKED_COLUMNS : lines;
+    for (int line = 0; line < all; line += WIDE) {
+        const float *at = from->at + (first + line) * from->ld + k0;
+        for (int j = 0; j < k; j += WIDE, at += WIDE) {
+            const __mmask16 there = first_of(k - j);
+            __m512 x[WIDE];
+            if (line + WIDE <= lines && there == 0xffff) {
+#pragma GCC unroll 16
+                for (int i = 0; i < WIDE; i++)
+                    x[i] = _mm512_loadu_ps(at + i * from->ld);
+            } else {
+#pragma GCC unroll 16
+                for (int i = 0; i < WIDE; i++)
+                    x[i] = line + i < lines ? _mm512_maskz_loadu_ps(there, at + i * from->ld) : _mm512_setzero_ps();
+            }
+            turn_over(x);
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDE; i++)
+                if (j + i < k)
+                    put(to, wide, k, line, j + i, x[i], lines);
+        }
+    }
+}
+
+static void pack_across(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+{
+    const int all = wide == PACKED_COLUMNS ? PACKED_COLUMNS : lines;
+    const float *at = from->at + k0 * from->ld + first;
+    for (int j = 0; j < k; j++, at += from->ld)
+#pragma GCC unroll 3
+        for (int line = 0; line < PACKED_LINES; line += WIDE)
+            if (line < all)
+                put(to, wide, k, line, j, _mm512_maskz_loadu_ps(first_of(lines - line), at + line), lines);
+}
+
+static void pack(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+{
+    if (from->along)
+        pack_along(to, from, wide, first, lines, k0, k);
+    else
+        pack_across(to, from, wide, first, lines, k0, k);
+}
+
+/* ---- multiplying ----------------------------------------------------------------------------- */
+
+/* k that are multiplied between two looks ahead; and those before a tile's end when C is fetched: earlier, the panels
+ * that stream through the first-level cache would drive it out again. */
+enum { STRETCH = 8, LATE = 32 };
+
+static inline void multiply_add(__m512 sum[PACKED_ROWS][VECTORS], const float *a, const float *b)
+{
+    __m512 x[VECTORS];
+#pragma GCC unroll 3
+    for (int j = 0; j < VECTORS; j++)
+        x[j] = _mm512_loadu_ps(b + j * WIDE);
+#pragma GCC unroll 8
+    for (int i = 0; i < PACKED_ROWS; i++) {
+        const __m512 y = _mm512_set1_ps(a[i]);
+#pragma GCC unroll 3
+        for (int j = 0; j < VECTORS; j++)
+            sum[i][j] = _mm512_fmadd_ps(y, x[j], sum[i][j]);
+    }
+}
+
+/* The memory of a tile of C, to the second-level cache or the first. */
+#define FETCH(c, ldc, hint) \
+    _Pragma("GCC unroll 8") for (int i_ = 0; i_ < PACKED_ROWS; i_++) \
+        _Pragma("GCC unroll 3") for (int j_ = 0; j_ < VECTORS; j_++) \
+            _mm_prefetch((const char *)((c) + i_ * (ldc) + (ptrdiff_t)j_ * WIDE), hint);
+
+static inline void look_ahead(packed_ahead *x)
+{
+    if (!x->left)
+        return;
+    _mm_prefetch(x->at + (ptrdiff_t)x->line * 64, _MM_HINT_T1);
+    x->left--;
+    if (++x->line == x->lines) {
+        x->line = 0;
+        x->at += x->step;
+    }
+}
+
+static void tile(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, int add,
+                 packed_ahead *ahead)
+{
+    __m512 sum[PACKED_ROWS][VECTORS];
+    packed_ahead next = *ahead;
+    FETCH(c, ldc, _MM_HINT_T1)
+#pragma GCC unroll 8
+    for (int i = 0; i < PACKED_ROWS; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < VECTORS; j++)
+            sum[i][j] = _mm512_setzero_ps();
+    int left = k;
+    for (int last = 0; last < 2; last++) {
+        const int until = last ? 0 : LATE;
+        for (; left >= until + STRETCH; left -= STRETCH) {
+            look_ahead(&next);
+#pragma GCC unroll 8
+            for (int i = 0; i < STRETCH; i++, a += PACKED_ROWS, b += PACKED_COLUMNS)
+                multiply_add(sum, a, b);
+        }
+        if (!last)
+            FETCH(c, ldc, _MM_HINT_T0)
+    }
+    for (; left > 0; left--, a += PACKED_ROWS, b += PACKED_COLUMNS)
+        multiply_add(sum, a, b);
+    const __m512 factor = _mm512_set1_ps(alpha);
+#pragma GCC unroll 8
+    for (int i = 0; i < PACKED_ROWS; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < VECTORS; j++) {
+            float *to = c + i * ldc + (ptrdiff_t)j * WIDE;
+            const __m512 x = _mm512_mul_ps(factor, sum[i][j]);
+            _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), x) : x);
+        }
+    *ahead = next;
+}
+
+const packed_loops packed_loops_avx512 = { pack, tile };
