@@ -4,7 +4,7 @@
  * A CPU device's memory is the host's, and OpenCL can call a host function in queue order
  * (clEnqueueNativeKernel). So a BLAS written for exactly this processor costs no copy and
  * no more overhead than a kernel. It multiplies fp32 only; the epilogue is done to each piece of C by the thread
- * that has computed it (gemm_finish.h), or, what that does not know, by a kernel.
+ * that has computed it (gemm_call.h), or, what that does not know, by a kernel.
  *
  * A right factor in fewer bits is widened in panels of columns of C, a few at a time, which the BLAS reads from
  * the cache that they were written to:
@@ -16,12 +16,10 @@
 #include "host/gemm/engine.h"
 
 #include "host/base/log.h"
-#include "host/gemm/gemm_finish.h"
-#include "host/gemm/gemm_pool.h"
+#include "host/gemm/gemm_call.h"
 
 #include <cblas.h>
 #include <pthread.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,16 +28,6 @@
 /* Only OpenBLAS has it; with another CBLAS the address is NULL. */
 extern void openblas_set_num_threads(int num_threads) __attribute__((weak));
 extern int openblas_get_num_threads(void) __attribute__((weak));
-
-typedef struct native_payload {
-    gemm_desc g;
-    gemm_pool *pool;        /* NULL: the BLAS has its own threads */
-    int finishes;           /* 1: the epilogue too */
-    int keeps_argument;     /* of its activation */
-} native_payload;
-
-/* What a call is given. */
-enum { A, B, C, SCRATCH, BIAS, PRE, AUX, RESIDUAL, POINTERS };
 
 /* Pieces a thread; the least side of one, what it is a multiple of, and what is worth one. */
 enum { PIECES = 2, PIECE_LEAST = 64, PIECE_STEP = 16 };
@@ -166,37 +154,27 @@ static void multiply_panels(gemm_pool *pool, whole *x, const void *b, float *pan
     }
 }
 
-static const float *at(const void *p, int64_t offset)
-{
-    return p ? (const float *)p + offset : NULL;
-}
-
 static void multiply(const void *payload, void *const *pointers)
 {
-    native_payload p;
-    memcpy(&p, payload, sizeof p);
-    const gemm_desc *g = &p.g;
+    gemm_call call;
+    memcpy(&call, payload, sizeof call);
+    const gemm_desc *g = &call.g;
     for (int i = 0; i < g->batch; i++) {
-        const int64_t here = i * g->stride_c;
-        float *const pre = pointers[PRE];
-        const gemm_tail tail = { .bias = g->bias ? pointers[BIAS] : NULL,
-                                 .pre = p.keeps_argument ? pre + here : NULL,
-                                 .aux = at(g->act_grad ? pointers[AUX] : NULL, here),
-                                 .residual = at(g->residual ? pointers[RESIDUAL] : NULL, here) };
+        const gemm_tail tail = gemm_call_tail(&call, pointers, i);
         whole x = {
             .g = *g,
             .columns = g->N,
-            .a = at(pointers[A], i * g->stride_a),
-            .b = at(pointers[B], i * g->stride_b),
-            .c = (float *)pointers[C] + here,
-            .tail = p.finishes ? &tail : NULL,
+            .a = gemm_call_at(pointers[CALL_A], i * g->stride_a),
+            .b = gemm_call_at(pointers[CALL_B], i * g->stride_b),
+            .c = gemm_call_at(pointers[CALL_C], i * g->stride_c),
+            .tail = call.finishes ? &tail : NULL,
             .ldb = g->ldb,
             .add = g->add,
         };
         if (panel_width(g))
-            multiply_panels(p.pool, &x, pointers[B], pointers[SCRATCH]);
+            multiply_panels(call.pool, &x, pointers[CALL_B], pointers[CALL_SCRATCH]);
         else
-            multiply_one(p.pool, &x);
+            multiply_one(call.pool, &x);
     }
 }
 
@@ -249,26 +227,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     gemm_pool *const pool = openblas_set_num_threads ? gemm_pool_of(c) : NULL;
     if (openblas_set_num_threads && !pool)
         return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine native");
-    gemm_desc d = *g;
-    gt_status st = gemm_finish_in_place(&d, b, "native");
-    if (st)
-        return st;
-    const native_payload p = {
-        .g = d,
-        .pool = pool,
-        .finishes = pool && gemm_has_epilogue(&d) && gemm_can_finish(&d),
-        .keeps_argument = d.act && b->pre,
-    };
-    dev_buffer *const given[POINTERS] = { b->a, b->b, b->c, b->scratch, b->bias, b->pre, b->aux, b->residual };
-    dev_buffer *buffers[POINTERS];
-    for (int i = 0; i < POINTERS; i++)
-        buffers[i] = given[i] ? given[i] : b->a;        /* not looked at */
-    if (add_at)
-        *add_at = (gemm_slot){ dev_list_count(l), offsetof(native_payload, g.add) };
-    st = dev_list_native(l, "sgemm", multiply, &p, sizeof p, buffers, POINTERS);
-    if (!st && gemm_has_epilogue(&d) && !p.finishes)
-        st = gemm_epilogue_append(c, l, &d, b);
-    return st;
+    return gemm_call_append(c, l, g, b, add_at, "native", pool, multiply);
 }
 
 /* Of OpenBLAS alone, which can be told to stay on the calling thread. */

@@ -18,12 +18,11 @@
  * A product is one run of the pool, whose pieces are those of packing and of multiplying, turn by turn; who is
  * early looks at a counter for the others instead of sleeping. */
 #include "host/gemm/engine.h"
-#include "host/gemm/gemm_finish.h"
+#include "host/gemm/gemm_call.h"
 #include "host/gemm/packed_loops.h"
 
 #include <sched.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <string.h>
 
 enum {
@@ -90,16 +89,6 @@ static uint64_t own_size(const cut *x)
 }
 
 /* ---- multiplying ------------------------------------------------------------------------------- */
-
-typedef struct packed_payload {
-    gemm_desc g;
-    gemm_pool *pool;
-    int finishes;               /* the epilogue too */
-    int keeps_argument;         /* of its activation */
-} packed_payload;
-
-/* What a call is given. */
-enum { A, B, C, SCRATCH, BIAS, PRE, AUX, RESIDUAL, POINTERS };
 
 typedef struct work {
     const gemm_desc *g;
@@ -276,36 +265,27 @@ static void multiply_one(work *w, gemm_pool *pool)
     gemm_pool_run(pool, turns(w) * (w->packings + w->pieces), do_piece, w);
 }
 
-static float *at(void *p, int64_t offset)
-{
-    return p ? (float *)p + offset : NULL;
-}
-
 static void multiply(const void *payload, void *const *pointers)
 {
-    packed_payload p;
-    memcpy(&p, payload, sizeof p);
-    const gemm_desc *g = &p.g;
+    gemm_call call;
+    memcpy(&call, payload, sizeof call);
+    const gemm_desc *g = &call.g;
     const cut x = cut_of(g);
     for (int i = 0; i < g->batch; i++) {
-        const int64_t here = i * g->stride_c;
-        const gemm_tail tail = { .bias = g->bias ? pointers[BIAS] : NULL,
-                                 .pre = at(p.keeps_argument ? pointers[PRE] : NULL, here),
-                                 .aux = at(g->act_grad ? pointers[AUX] : NULL, here),
-                                 .residual = at(g->residual ? pointers[RESIDUAL] : NULL, here) };
-        const packed_factor a = { at(pointers[A], i * g->stride_a), g->lda, !g->trans_a };
-        const packed_factor b = { at(pointers[B], i * g->stride_b), g->ldb, g->trans_b };
+        const gemm_tail tail = gemm_call_tail(&call, pointers, i);
+        const packed_factor a = { gemm_call_at(pointers[CALL_A], i * g->stride_a), g->lda, !g->trans_a };
+        const packed_factor b = { gemm_call_at(pointers[CALL_B], i * g->stride_b), g->ldb, g->trans_b };
         work w = {
             .g = g,
             .x = x,
             .longer = x.tall ? a : b,
             .shorter = x.tall ? b : a,
-            .c = at(pointers[C], here),
-            .tail = p.finishes ? &tail : NULL,
-            .together = pointers[SCRATCH],
-            .own = at(pointers[SCRATCH], (int64_t)together_size(&x)),
+            .c = gemm_call_at(pointers[CALL_C], i * g->stride_c),
+            .tail = call.finishes ? &tail : NULL,
+            .together = pointers[CALL_SCRATCH],
+            .own = gemm_call_at(pointers[CALL_SCRATCH], (int64_t)together_size(&x)),
         };
-        multiply_one(&w, p.pool);
+        multiply_one(&w, call.pool);
     }
 }
 
@@ -336,26 +316,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     gemm_pool *const pool = gemm_pool_of(c);
     if (!pool)
         return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine packed");
-    gemm_desc d = *g;
-    gt_status st = gemm_finish_in_place(&d, b, "packed");
-    if (st)
-        return st;
-    const packed_payload p = {
-        .g = d,
-        .pool = pool,
-        .finishes = gemm_has_epilogue(&d) && gemm_can_finish(&d),
-        .keeps_argument = d.act && b->pre,
-    };
-    dev_buffer *const given[POINTERS] = { b->a, b->b, b->c, b->scratch, b->bias, b->pre, b->aux, b->residual };
-    dev_buffer *buffers[POINTERS];
-    for (int i = 0; i < POINTERS; i++)
-        buffers[i] = given[i] ? given[i] : b->a;        /* not looked at */
-    if (add_at)
-        *add_at = (gemm_slot){ dev_list_count(l), offsetof(packed_payload, g.add) };
-    st = dev_list_native(l, "packed", multiply, &p, sizeof p, buffers, POINTERS);
-    if (!st && gemm_has_epilogue(&d) && !p.finishes)
-        st = gemm_epilogue_append(c, l, &d, b);
-    return st;
+    return gemm_call_append(c, l, g, b, add_at, "packed", pool, multiply);
 }
 
 const gemm_engine gemm_packed = {
