@@ -17,6 +17,7 @@
 
 #define MAX_OPTIONS 160
 #define LEFT_COLUMN 30
+#define MOST_COLUMNS 100
 #define FIRST_VALUE 1000        /* val = FIRST_VALUE + 2 * row + (1 for --no-name) */
 
 static const gt_option *given_table;
@@ -270,14 +271,17 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
             continue;
         int used = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name)
                              : snprintf(left, sizeof left, "    --%s", o->name);
-        /* A list of choices too long for the left column goes behind the help. */
+        /* A list of choices too long for the left column goes behind the help, or below it. */
         const int wide = o->type == GT_CHOICE && used + 1 + (int)strlen(o->value) > LEFT_COLUMN;
         if (o->type != GT_FLAG)
             snprintf(left + used, sizeof left - (size_t)used, " %s", wide ? "NAME" : o->value);
-        fprintf(out, "  %-*s %s", LEFT_COLUMN, left, o->help);
-        if (wide)
-            fprintf(out, ": %s", o->value);
         gt_option_text(o, value, sizeof value);
+        fprintf(out, "  %-*s %s", LEFT_COLUMN, left, o->help);
+        const size_t behind = value[0] ? strlen("  []") + strlen(value) : 0;
+        if (wide && LEFT_COLUMN + strlen("   : ") + strlen(o->help) + strlen(o->value) + behind > MOST_COLUMNS)
+            fprintf(out, ":\n  %-*s %s", LEFT_COLUMN, "", o->value);
+        else if (wide)
+            fprintf(out, ": %s", o->value);
         if (o->type == GT_FLAG)
             fprintf(out, "%s", *(const int *)o->target ? "  [on]" : "");
         else if (value[0])
