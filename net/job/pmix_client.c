@@ -155,6 +155,8 @@ static gt_status read_line(net_identity *w, const char *line)
 {
     char secret[2 * NET_SECRET + 2];
     unsigned port;
+    if (line[0] == '!')
+        return gt_fail(GT_PEER, "rank 0 failed: %s", line + 1);
     if (sscanf(line, "%255s %5u %65s", w->host, &port, secret) != 3 || port > 65535)
         return gt_fail(GT_FORMAT, "PMIx says nothing sensible about where rank 0 is");
     w->port = (uint16_t)port;
@@ -184,7 +186,10 @@ gt_status pmix_find(net_identity *w, const net_config *config)
     snprintf(w->job, sizeof w->job, "pmix-%.58s", me.nspace);
     if (w->rank == 0)
         st = open_root(w, config, line);
-    /* A rank 0 that failed says so by an empty line: the others must not wait in the fence. */
+    /* A rank 0 that failed says why: the others must not wait in the fence, and mpirun may end them all before it has
+     * passed on what the first of them to fail said. */
+    if (st)
+        snprintf(line, sizeof line, "!%.500s", gt_message());
     gt_status shared = share(&api, &me, w, line);
     if (!st)
         st = shared;
