@@ -257,8 +257,15 @@ GROUP void attention_matrix_forward(SHAPE_ARGS, QKV_ARGS, __global store_t *out,
  * negative so that CDNA adds a pair at once. */
 MMA_INLINE void differentiate(float2 *s, float2 *dp, float factor, float2 power, float2 minus_delta)
 {
+#ifdef MMA_SOFTWARE                             /* Intel's runtime for CPUs makes other numbers of pairs */
+    (*s).s0 = mma_exp2(factor * (*s).s0 - power.s0);
+    (*s).s1 = mma_exp2(factor * (*s).s1 - power.s1);
+    (*dp).s0 = (*s).s0 * ((*dp).s0 + minus_delta.s0);
+    (*dp).s1 = (*s).s1 * ((*dp).s1 + minus_delta.s1);
+#else
     *s = mma_exp2_pair(factor * *s - power);
     *dp = *s * (*dp + minus_delta);
+#endif
 }
 
 GROUP void attention_matrix_dq(SHAPE_ARGS, QKV_ARGS, __global const store_t *dout, __global const float *lse,
