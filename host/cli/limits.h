@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* First in main, before threads. Gives those a stack of their own size, whoever creates them. Fails
+/* Early in main, before drivers start threads. Gives those a stack of their own size. Fails
  * with a sentence where the stack (-s) or the address space (-v) is too small for this program and its libraries: to be
  * followed by _exit(), for OpenBLAS waits at exit for threads that wait for memory. */
 gt_status cli_limits_settle(void);

@@ -26,7 +26,7 @@
 #define MS UINT64_C(1000000)
 #define HOLD (250 * MS)                 /* for a better reason than another rank's blame     */
 #define VERDICT (1000 * MS)             /* rank 0's, when asked to end the job and silent since */
-#define STEP (50 * MS)
+#define STEP (50 * MS)                  /* of waiting for it                                 */
 
 void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
 {

@@ -99,6 +99,23 @@ static void onednn_agrees_with_the_obvious_product(void)
     everything("cpu", "onednn", 2);
 }
 
+/* M, N and K, transposed by the bits of trans, `gap` elements between rows. */
+static gemm_desc with_gaps(const int size[3], int trans, int gap)
+{
+    const int M = size[0], N = size[1], K = size[2];
+    return (gemm_desc){
+        .M = M,
+        .N = N,
+        .K = K,
+        .trans_a = trans & 1,
+        .trans_b = trans >> 1,
+        .lda = (trans & 1 ? M : K) + gap,
+        .ldb = (trans >> 1 ? K : N) + gap,
+        .ldc = N + gap,
+        .alpha = trans == 3 ? 0.5f : 0.0f
+    };
+}
+
 /* Pieces of C by several threads, the last ones smaller, cut along either side. */
 static void native_cuts_products_into_pieces(void)
 {
@@ -109,17 +126,7 @@ static void native_cuts_products_into_pieces(void)
     int good = 1;
     for (int i = 0; i < 3 && good; i++)
         for (int trans = 0; trans < 4 && good; trans++) {
-            const gemm_desc g = {
-                .M = some[i][0],
-                .N = some[i][1],
-                .K = some[i][2],
-                .trans_a = trans & 1,
-                .trans_b = trans >> 1,
-                .lda = (trans & 1 ? some[i][0] : some[i][2]) + i,
-                .ldb = (trans >> 1 ? some[i][2] : some[i][1]) + i,
-                .ldc = some[i][1] + i,
-                .alpha = trans == 3 ? 0.5f : 0.0f,
-            };
+            const gemm_desc g = with_gaps(some[i], trans, i);
             good = gemm_case(p.c, p.d, &g, 1);
         }
     place_close(&p);
@@ -192,17 +199,7 @@ static void packed_cuts_products_into_panels(void)
     int good = 1;
     for (int i = 0; i < 5 && good; i++)
         for (int trans = i < 3 ? 0 : 2; trans < 4 && good; trans++) {
-            const gemm_desc g = {
-                .M = some[i][0],
-                .N = some[i][1],
-                .K = some[i][2],
-                .trans_a = trans & 1,
-                .trans_b = trans >> 1,
-                .lda = (trans & 1 ? some[i][0] : some[i][2]) + i,
-                .ldb = (trans >> 1 ? some[i][2] : some[i][1]) + i,
-                .ldc = some[i][1] + i,
-                .alpha = trans == 3 ? 0.5f : 0.0f,
-            };
+            const gemm_desc g = with_gaps(some[i], trans, i);
             gemm_desc finished = g;
             finished.bias = finished.residual = 1;
             finished.act = ACT_GELU_TANH;
