@@ -6,7 +6,8 @@
 # An emulated processor would compile kernels for minutes, so the guest gets those that the host
 # has just compiled: PoCL is told on both sides to compile for one kind of processor that the guest
 # knows as well (plain_processor.c hides what it lacks), and the guest's carries the host's name, which
-# is part of what a cache is kept by.
+# is part of what a cache is kept by. Both multiply by engine native, whose library is told that kind too:
+# left to choose, the host might take an engine whose instructions the guest lacks, and round otherwise.
 # Guest: see guest.sh. Takes a minute where nothing else runs, and is given up after seven.
 # Runs alone: the guest is emulated and needs every core.
 set -u
@@ -45,7 +46,7 @@ unset GEARTRAIN_CACHE
 END
 cat > "$work/tiny" <<'END'
 tiny="--model gpt2-tiny --data $work/text --tokenizer byte --seq 32 --batch 4 --steps 3 --warmup 1 --eval-every 0
-      --devices cpu:0/2"
+      --devices cpu:0/2 --gemm native"
 END
 . "$work/tiny"
 XDG_CACHE_HOME=$work/kept
