@@ -86,6 +86,7 @@ typedef struct gemm_desc {
     float drop_p;
     uint32_t drop_stream;
     int64_t drop_sequence;          /* elements of one sequence of C                     */
+    int cold;                       /* C is not read soon: it need not stay in caches. Changes no bit of it */
 } gemm_desc;
 
 /* What it is computed on; what the description does not use may be NULL. Contents outside

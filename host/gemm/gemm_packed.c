@@ -96,6 +96,7 @@ typedef struct work {
     packed_factor longer, shorter;
     float *c;
     const gemm_tail *tail;              /* NULL: no epilogue */
+    int streams;                        /* C is written once, and past the caches        */
     float *together, *own;
     int packings, pieces;               /* of a turn                                     */
     atomic_int packed, multiplied;      /* of all turns, how many of them are done      */
@@ -163,19 +164,20 @@ static void multiply_tile(const work *w, const float *a, const float *b, int row
                           packed_ahead *ahead)
 {
     const gemm_desc *g = w->g;
-    const int rows = g->M - row, columns = g->N - column, add = g->add || k > 0;
+    const int rows = g->M - row, columns = g->N - column;
+    const packed_store how = g->add || k > 0 ? PACKED_ADD : w->streams ? PACKED_STREAM : PACKED_SET;
     float *c = w->c + (int64_t)row * g->ldc + column;
     if (rows >= PACKED_ROWS && columns >= PACKED_COLUMNS) {
-        packed_loops_avx512.tile(depth, a, b, c, g->ldc, g->alpha, add, ahead);
+        packed_loops_avx512.tile(depth, a, b, c, g->ldc, g->alpha, how, ahead);
         return;
     }
     float whole[PACKED_ROWS * PACKED_COLUMNS];
-    packed_loops_avx512.tile(depth, a, b, whole, PACKED_COLUMNS, g->alpha, 0, ahead);
+    packed_loops_avx512.tile(depth, a, b, whole, PACKED_COLUMNS, g->alpha, PACKED_SET, ahead);
     for (int i = 0; i < least(rows, PACKED_ROWS); i++)
         for (int j = 0; j < least(columns, PACKED_COLUMNS); j++) {
             const float x = whole[i * PACKED_COLUMNS + j];
             float *to = c + (int64_t)i * g->ldc + j;
-            *to = add ? *to + x : x;
+            *to = how == PACKED_ADD ? *to + x : x;
         }
 }
 
@@ -221,6 +223,17 @@ static void multiply_piece(const work *w, const turn *r, int i, float *own)
                 finish_panel(w, r, line, lines);
         }
     }
+    if (w->streams)
+        packed_loops_avx512.arrive();
+}
+
+/* What nobody reads soon, and is more than stays near a core, drives nothing out of the caches and is not fetched
+ * before it is written: it is written once, in whole cache lines. */
+static int streams(const gemm_desc *g, const cut *x, const float *c, int tail)
+{
+    enum { CACHE_LINE = 64, FLOATS = CACHE_LINE / sizeof(float), NEAR = 1 << 18 };
+    return g->cold && !g->add && !tail && g->K <= x->depth && (int64_t)g->M * g->N >= NEAR && g->ldc % FLOATS == 0
+           && (uintptr_t)c % CACHE_LINE == 0;
 }
 
 /* What is waited for is another thread's piece, and short; on a machine with more to do, that thread is let on. */
@@ -285,6 +298,7 @@ static void multiply(const void *payload, void *const *pointers)
             .together = pointers[CALL_SCRATCH],
             .own = gemm_call_at(pointers[CALL_SCRATCH], (int64_t)together_size(&x)),
         };
+        w.streams = streams(g, &x, w.c, w.tail != NULL);
         multiply_one(&w, call.pool);
     }
 }

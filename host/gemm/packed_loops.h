@@ -31,13 +31,18 @@ typedef struct packed_ahead {
     int lines, line, left;
 } packed_ahead;
 
+/* What becomes of a tile of C: written, added to, or written past the caches (ldc and c are whole cache lines then). */
+typedef enum packed_store { PACKED_SET, PACKED_ADD, PACKED_STREAM } packed_store;
+
 typedef struct packed_loops {
     /* `lines` lines from `first` on, at most PACKED_LINES, elements [k0, k0 + k) of them, in panels of `wide`, which is
      * PACKED_ROWS or PACKED_COLUMNS; a panel's missing lines are 0. */
     void (*pack)(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k);
     /* c (ROWS, COLUMNS) = or += alpha * panel of A * panel of B. */
-    void (*tile)(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, int add,
+    void (*tile)(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, packed_store how,
                  packed_ahead *ahead);
+    /* Behind tiles that were streamed, before another thread is told of them. */
+    void (*arrive)(void);
 } packed_loops;
 
 extern const packed_loops packed_loops_avx512;

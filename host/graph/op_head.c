@@ -77,7 +77,9 @@ static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc 
         .bias = head_bias(n) >= 0
     };
     *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
-    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    *dw = (gemm_desc){
+        .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32, .cold = 1
+    };
 }
 
 /* The weights of targets, of nodes that take them; -1: there are none. */

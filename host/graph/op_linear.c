@@ -175,7 +175,8 @@ static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_des
                       .a_type = s,
                       .b_type = s,
                       .c_type = DTYPE_F32,
-                      .alpha = attributes_of(n).scale };
+                      .alpha = attributes_of(n).scale,
+                      .cold = 1 };
     return 1;
 }
 

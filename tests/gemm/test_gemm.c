@@ -208,6 +208,13 @@ static void packed_cuts_products_into_panels(void)
     CHECK(good);
     const gemm_desc plain = { .M = 530, .N = 70, .K = 800, .bias = 1, .residual = 1, .alpha = 0.5f };
     CHECK(gemm_case_with(p.c, p.d, &plain, 0, GEMM_IN_PLACE) && launches_of(&p, &plain, GEMM_IN_PLACE) == 1);
+    for (int tall = 0; tall < 2; tall++)        /* past the caches, but for what is no whole tile; and added to */
+        for (int add = 0; add < 2; add++) {
+            const gemm_desc cold = {
+                .M = tall ? 1101 : 530, .N = tall ? 528 : 1104, .K = 70, .trans_a = 1, .add = add, .cold = 1
+            };
+            CHECK(gemm_case(p.c, p.d, &cold, 1));
+        }
     place_close(&p);
 }
 
