@@ -31,8 +31,8 @@ enum {
     SHORTEST = 384,             /* and at least, where there are so many: the shorter side is cut for it */
     TOGETHER = 3 << 19,         /* elements that are packed before they are multiplied, but for one DEPTH */
     DEPTH_STEP = 8,
-    PIECE = 192,                /* of the longer side, that is worth a piece */
-    PIECES = 8                  /* a thread */
+    PIECES = 8,                 /* a thread, if all were as large as the first */
+    MOST_PIECES = 1024
 };
 
 static int ceiling(int x, int by)
@@ -98,7 +98,8 @@ typedef struct work {
     const gemm_tail *tail;              /* NULL: no epilogue */
     int streams;                        /* C is written once, and past the caches        */
     float *together, *own;
-    int packings, pieces;               /* of a turn                                     */
+    int threads, packings, pieces;      /* the latter of a turn                          */
+    int begin[MOST_PIECES + 1];         /* of the longer side: where its pieces do       */
     atomic_int packed, multiplied;      /* of all turns, how many of them are done      */
 } work;
 
@@ -159,6 +160,24 @@ static packed_ahead ahead_of(const work *w, int line, int lines, int k, int dept
                            .left = rows * side };
 }
 
+/* What this thread packs behind these lines of a piece: its next lines, the first ones of its next block of k, or, if
+ * all threads are equally fast, of its next piece. */
+static packed_ahead next_of(const work *w, const turn *r, int piece, int line, int k)
+{
+    line += PACKED_LINES;
+    if (line >= w->begin[piece + 1]) {
+        k += w->x.depth;
+        if (k >= r->to) {
+            k = r->from;
+            piece += w->threads;
+        }
+        if (piece >= w->pieces)
+            return (packed_ahead){ 0 };
+        line = w->begin[piece];
+    }
+    return ahead_of(w, line, least(PACKED_LINES, w->begin[piece + 1] - line), k, least(w->x.depth, r->to - k));
+}
+
 /* One tile of C, whose part beyond the matrix is left out. */
 static void multiply_tile(const work *w, const float *a, const float *b, int row, int column, int k, int depth,
                           packed_ahead *ahead)
@@ -206,18 +225,13 @@ static void finish_panel(const work *w, const turn *r, int line, int lines)
 
 static void multiply_piece(const work *w, const turn *r, int i, float *own)
 {
-    const int steps = ceiling(w->x.longer, w->x.step);
-    const int begin = (int)((int64_t)steps * i / w->pieces) * w->x.step;
-    const int end = least(w->x.longer, (int)((int64_t)steps * (i + 1) / w->pieces) * w->x.step);
+    const int begin = w->begin[i], end = w->begin[i + 1];
     for (int k = r->from; k < r->to; k += w->x.depth) {
         const int depth = least(w->x.depth, r->to - k);
         for (int line = begin, lines; line < end; line += lines) {
             lines = least(PACKED_LINES, end - line);
-            const int next = line + lines;
             packed_loops_avx512.pack(own, &w->longer, w->x.tall ? PACKED_ROWS : PACKED_COLUMNS, line, lines, k, depth);
-            packed_ahead ahead = { 0 };
-            if (next < end)
-                ahead = ahead_of(w, next, least(PACKED_LINES, end - next), k, depth);
+            packed_ahead ahead = next_of(w, r, i, line, k);
             multiply_panel(w, r, own, line, lines, k, depth, &ahead);
             if (w->tail && k + depth == w->g->K)
                 finish_panel(w, r, line, lines);
@@ -264,17 +278,23 @@ static void do_piece(void *context, int i, int thread)
     }
 }
 
-/* Some pieces a thread, since cores are never equally fast. */
-static int pieces_of(const cut *x, int threads)
+/* Cores are never equally fast: there are some pieces a thread, and the last ones are the smallest, for one of those is
+ * all that is waited for at the end. */
+static void cut_pieces(work *w)
 {
-    const int worth = x->longer / PIECE / threads, each = worth < 1 ? 1 : least(worth, PIECES);
-    return least(each * threads, ceiling(x->longer, x->step));
+    const int longer = w->x.longer, step = w->x.step;
+    const int fewest = least(PACKED_LINES, round_up(ceiling(longer, w->threads), step));
+    const int grain = fewest > longer / MOST_PIECES ? fewest : round_up(ceiling(longer, MOST_PIECES), step);
+    const int most = round_up(ceiling(longer, PIECES * w->threads), grain);
+    for (int at = 0; at < longer; w->begin[++w->pieces] = least(longer, at))
+        at += least(most, round_up(ceiling(longer - at, 2 * w->threads), grain));
 }
 
 static void multiply_one(work *w, gemm_pool *pool)
 {
+    w->threads = gemm_pool_threads(pool);
     w->packings = w->x.together / w->x.depth * ceiling(w->x.part, GROUPS * PACKED_LINES);
-    w->pieces = pieces_of(&w->x, gemm_pool_threads(pool));
+    cut_pieces(w);
     gemm_pool_run(pool, turns(w) * (w->packings + w->pieces), do_piece, w);
 }
 
