@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* host/gemm/gemm_pool.c - one lock, which is held while a piece is taken and never while it is computed. */
+/* host/gemm/gemm_pool.c - one lock, which is held while a piece is taken and never while it is computed; and threads
+ * that keep off the caller's processor. */
 #include "host/gemm/gemm_pool.h"
 
 #include "host/base/log.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 struct gemm_pool {
@@ -17,6 +19,8 @@ struct gemm_pool {
     gemm_piece piece;
     void *context;
     int next, pieces, running;
+    cpu_set_t all;                  /* processors that the process may run on */
+    int avoided;                    /* of them, by the threads; -1: none      */
 };
 
 /* Computes pieces until none is left; the lock is held at the beginning and at the end. */
@@ -56,6 +60,9 @@ gemm_pool *gemm_pool_create(int threads)
         free(p);
         return NULL;
     }
+    p->avoided = -1;
+    if (sched_getaffinity(0, sizeof p->all, &p->all))
+        CPU_ZERO(&p->all);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -89,6 +96,23 @@ int gemm_pool_threads(const gemm_pool *p)
     return p->count + 1;
 }
 
+/* A thread that is woken while another one sits on its processor for a moment, as the driver's own does behind a kernel,
+ * is put behind its waker, and stays there for milliseconds: with two cores, every fourth product was computed by one
+ * of them. Many threads miss one less, and would be told one by one. */
+static void avoid_caller(gemm_pool *p)
+{
+    enum { FEW = 8 };
+    const int here = sched_getcpu();
+    if (here < 0 || here == p->avoided || p->count > FEW || CPU_COUNT(&p->all) <= p->count
+        || !CPU_ISSET((size_t)here, &p->all))
+        return;
+    cpu_set_t others = p->all;
+    CPU_CLR((size_t)here, &others);
+    for (int i = 0; i < p->count; i++)
+        pthread_setaffinity_np(p->threads[i], sizeof others, &others);
+    p->avoided = here;
+}
+
 void gemm_pool_run(gemm_pool *p, int pieces, gemm_piece piece, void *context)
 {
     pthread_mutex_lock(&p->lock);
@@ -96,8 +120,10 @@ void gemm_pool_run(gemm_pool *p, int pieces, gemm_piece piece, void *context)
     p->context = context;
     p->next = 0;
     p->pieces = pieces;
-    if (pieces > 1)
+    if (pieces > 1) {
+        avoid_caller(p);
         pthread_cond_broadcast(&p->work);
+    }
     take_pieces(p, 0);
     while (p->running)
         pthread_cond_wait(&p->done, &p->lock);

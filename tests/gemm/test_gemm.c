@@ -16,6 +16,7 @@
 #include "host/base/log.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +160,55 @@ static void a_pool_computes_each_piece_once(void)
         gemm_pool_release(pool);
     }
     gemm_pool_release(NULL);
+}
+
+typedef struct meeting {
+    atomic_int there;
+    cpu_set_t helper;               /* where the other thread may run */
+} meeting;
+
+static void meet(void *context, int i, int thread)
+{
+    meeting *m = context;
+    (void)i;
+    if (thread > 0)
+        CHECK(!sched_getaffinity(0, sizeof m->helper, &m->helper));
+    for (atomic_fetch_add(&m->there, 1); atomic_load(&m->there) < 2;)
+        sched_yield();
+}
+
+/* Wherever the caller is, the other thread is woken elsewhere, on any processor that the process has. */
+static void a_pool_keeps_off_its_callers_processor(void)
+{
+    cpu_set_t all, want;
+    if (!CHECKF(!sched_getaffinity(0, sizeof all, &all), "the process does not say where it runs"))
+        return;
+    if (CPU_COUNT(&all) < 2) {
+        check_skip("this process has one processor");
+        return;
+    }
+    gemm_pool *pool = gemm_pool_create(2);
+    if (!CHECKF(pool && gemm_pool_threads(pool) == 2, "no pool of two threads"))
+        return;
+    int seen = 0;
+    for (size_t at = 0; at < CPU_SETSIZE && seen < 2; at++) {
+        if (!CPU_ISSET(at, &all))
+            continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(at, &one);
+        if (!CHECKF(!sched_setaffinity(0, sizeof one, &one), "cannot run on processor %zu", at))
+            break;
+        meeting m = { .there = 0 };
+        CPU_ZERO(&m.helper);
+        gemm_pool_run(pool, 2, meet, &m);
+        want = all;
+        CPU_CLR(at, &want);
+        CHECK(CPU_EQUAL(&m.helper, &want));
+        seen++;
+    }
+    sched_setaffinity(0, sizeof all, &all);
+    gemm_pool_release(pool);
 }
 
 static int launches_of(place *p, const gemm_desc *g, int how)
@@ -772,6 +822,7 @@ const check_case check_cases[] = {
     CASE(packed_cuts_products_into_panels),
     CASE(native_finishes_the_pieces_that_it_multiplies),
     CASE(a_pool_computes_each_piece_once),
+    CASE(a_pool_keeps_off_its_callers_processor),
     CASE(onednn_agrees_with_the_obvious_product),
     CASE(onednn_fuses_what_it_can),
     CASE(onednn_takes_the_types_that_the_processor_multiplies),
