@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/attention/attention.c - the ways, the choice between them, and their launches. */
 #include "host/attention/attention_matrix.h"
+#include "host/attention/attention_packed.h"
 #include "host/attention/attention_private.h"
 #include "host/attention/attention_tiles.h"
 
@@ -14,7 +15,7 @@
 /* ---- ways -------------------------------------------------------------------------------------- */
 
 /* Engines with tiles, in order of preference. */
-static const char *const engines[] = { "onednn", "native" };
+static const char *const engines[] = { "packed", "onednn", "native" };
 enum { ENGINES = sizeof engines / sizeof *engines };
 /* The engine whose unit attention_matrix.h uses. */
 static const char matrix[] = "matrix";
@@ -41,7 +42,7 @@ static int has_heads(const attention_how *how, int gradient)
 static int may_tile(const attention_how *how, int gradient)
 {
     const dev_info *info = dev_info_of(kernel_set_device(how->kernels));
-    return info->kind == DEV_CPU && info->native_kernels && how->s->T >= ATTENTION_LEAST
+    return info->kind == DEV_CPU && info->native_kernels && how->s->T >= ATTENTION_SHORTEST
            && !(how->drop && how->drop->p > 0.0f) && has_heads(how, gradient);
 }
 
@@ -57,7 +58,7 @@ gt_status attention_ways(attention_way out[ATTENTION_WAYS], int *count, const at
         gemm_tiles *tiles = NULL;
         if (!forced || !strcmp(forced, engines[i]))
             st = tiles_of(&tiles, how, engines[i]);
-        if (tiles)
+        if (tiles && (attention_packed_is(tiles) || how->s->T >= ATTENTION_LEAST))
             out[forced ? 0 : (*count)++] = (attention_way){ .tiles = tiles };
     }
     return st;
@@ -72,6 +73,8 @@ const char *attention_way_name(const attention_way *w)
 
 uint64_t attention_way_scratch(const attention_way *w, const attention_how *how, int gradient)
 {
+    if (w->tiles && attention_packed_is(w->tiles))
+        return attention_packed_scratch(w->tiles, how->s, gradient);
     if (w->tiles)
         return attention_tiles_scratch(w->tiles, how->s, kernel_set_storage(how->kernels), gradient);
     return gradient ? kernel_attention_scratch(how->kernels, how->s) : 0;
@@ -119,7 +122,10 @@ gt_status attention_way_forward(const attention_way *w, dev_list *l, const atten
     const attention_task t = task_of(w, how, in, in);
     dev_buffer *const buffers[] = { in->q.buffer, in->k.buffer, in->v.buffer, out, lse, mask_of(how->s, lse), scratch };
     gt_status st = kernel_attention_check(how->kernels, how->s, in);
-    return st ? st : dev_list_native(l, "attention_tiles", attention_tiles_forward, &t, sizeof t, buffers, 7);
+    return st ? st
+              : dev_list_native(l, "attention_tiles",
+                                attention_packed_is(w->tiles) ? attention_packed_forward : attention_tiles_forward, &t,
+                                sizeof t, buffers, 7);
 }
 
 gt_status attention_way_grad(const attention_way *w, dev_list *l, const attention_how *how,
@@ -137,7 +143,10 @@ gt_status attention_way_grad(const attention_way *w, dev_list *l, const attentio
     gt_status st = kernel_attention_check(how->kernels, how->s, in);
     if (!st)
         st = kernel_attention_check(how->kernels, how->s, d);
-    return st ? st : dev_list_native(l, "attention_tiles_grad", attention_tiles_grad, &t, sizeof t, buffers, 11);
+    return st ? st
+              : dev_list_native(l, "attention_tiles_grad",
+                                attention_packed_is(w->tiles) ? attention_packed_grad : attention_tiles_grad, &t,
+                                sizeof t, buffers, 11);
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
@@ -246,7 +255,8 @@ static gt_status measured(const attention_how *how, const attention_way *ways, i
     return gemm_other_keep(how->gemm, &kind, *winner ? attention_way_name(&ways[*winner]) : "tiled", seconds);
 }
 
-/* A head of less takes no longer than its launch, and measuring would show only noise. */
+/* A head of less takes no longer than its launch, and measuring would show only noise: the loops, which begin the
+ * fastest, where they are, and else the kernel. */
 static int is_small(const kernel_attention_shape *s)
 {
     return (double)s->T * s->T * s->D < 1e6;
@@ -257,7 +267,10 @@ static gt_status choose(attention_way *out, const attention_how *how, int gradie
     attention_way ways[ATTENTION_WAYS];
     int count, winner = 0;
     gt_status st = attention_ways(ways, &count, how, gradient);
-    if (!st && count > 1 && !is_small(how->s))
+    if (is_small(how->s))
+        for (int i = 1; i < count; i++)
+            winner = ways[i].tiles && attention_packed_is(ways[i].tiles) ? i : winner;
+    else if (!st && count > 1)
         st = measured(how, ways, count, gradient, &winner);
     *out = ways[winner];
     return st;

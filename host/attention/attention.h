@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* host/attention/attention.h - softmax attention by the fastest of three ways.
+/* host/attention/attention.h - softmax attention by the fastest of four ways.
  *
  *   kernel   cl/attention.cl, as host/kernel has it: any device
+ *   packed   loops of this room for CPU devices with AVX-512 (attention_packed.h), in fp32 whatever is stored
  *   tiles    products of tiles by one of the matrix engines of CPU devices (host/gemm/gemm_tiles.h), and loops
  *            over rows between them: with the processor's own bf16 products where engine onednn has them
  *   matrix   cl/attention_matrix.cl (attention_matrix.h): 16-bit types on the matrix unit of a GPU
@@ -10,8 +11,9 @@
  * gradient; not how many heads or sequences there are, so that plans which share them out differently compute alike),
  * and kept along with the choices of engines for products. GEARTRAIN_GEMM=NAME, or an engine that is asked for,
  * decides by hand: that engine's tiles, or the kernel where it has none. The kernel it is for dropout; instead of tiles,
- * for sequences of less than ATTENTION_LEAST tokens and where there are so few heads that threads would wait; unless
- * an engine is asked for, also for heads so small that there is nothing to measure.
+ * for sequences of less than ATTENTION_LEAST tokens (ATTENTION_SHORTEST, for the loops) and where there are so few heads
+ * that threads would wait. Of heads so small that there is nothing to measure, unless an engine is asked for, it is
+ * the loops, or the kernel where there are none.
  *
  * Errors   as in host/kernel/kernel.h and host/gemm/gemm.h                                 */
 #ifndef GT_ATTENTION_ATTENTION_H
@@ -20,7 +22,7 @@
 #include "host/gemm/gemm.h"
 #include "host/kernel/kernel.h"
 
-enum { ATTENTION_LEAST = 128 };
+enum { ATTENTION_LEAST = 128, ATTENTION_SHORTEST = 16 };
 
 /* What is common to a forward launch and its gradient. drop may be NULL; the masks of s are looked at when
  * something is appended, not before. */

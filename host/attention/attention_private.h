@@ -6,13 +6,13 @@
 #include "host/attention/attention.h"
 #include "host/gemm/gemm_tiles.h"
 
-/* One way: tiles, or the matrix unit, or else the kernel. */
+/* One way: tiles, or the loops that engine packed stands for, or the matrix unit, or else the kernel. */
 typedef struct attention_way {
     gemm_tiles *tiles;
     int matrix;
 } attention_way;
 
-enum { ATTENTION_WAYS = 4 };
+enum { ATTENTION_WAYS = 5 };
 /* All that can do this here, the kernel first; returns how many. Only the one asked for, if one is. */
 gt_status attention_ways(attention_way out[ATTENTION_WAYS], int *count, const attention_how *how, int gradient);
 const char *attention_way_name(const attention_way *w);

@@ -16,18 +16,13 @@
 #include "host/attention/attention_tiles.h"
 
 #include "host/attention/attention_rows.h"
+#include "host/attention/attention_walk.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { STEP = 64, ROWS = 64, PANEL = 256, KEYS = 64, QUERIES = 512, ALIGN = 64 };
+enum { STEP = 64, ROWS = 64, PANEL = 256, KEYS = 64, QUERIES = 512 };
 #define HIDDEN -1e30f
-
-/* Rows of D, `ld` elements apart. */
-typedef struct rows {
-    const void *at;
-    int ld;
-} rows;
 
 typedef struct sums {
     float *at;
@@ -43,65 +38,7 @@ typedef struct job {
     uint64_t each;                  /* bytes of scratch a thread            */
 } job;
 
-/* What the queries of one sequence see. */
-typedef struct sight {
-    int T, keys, causal, window;
-    const int32_t *starts;          /* NULL: 0 */
-} sight;
-
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int most(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-static int up(int x, int step)
-{
-    return (x + step - 1) / step * step;
-}
-
-static sight sight_of(const job *j, int b)
-{
-    const attention_task *t = &j->t;
-    const int32_t *mask = j->at[MASK];
-    sight s = { .T = t->T, .keys = t->T, .causal = t->causal, .window = t->window };
-    if (t->mask == ATTENTION_LENGTHS)
-        s.keys = most(0, least(mask[b], t->T));
-    else if (t->mask == ATTENTION_STARTS)
-        s.starts = mask + (size_t)b * (size_t)t->T;
-    return s;
-}
-
-/* Query i sees keys [first_key(), end_key()). */
-static int first_key(const sight *s, int i)
-{
-    const int reach = s->window ? most(i - s->window + 1, 0) : 0;
-    return s->starts ? most(reach, s->starts[i]) : reach;
-}
-
-static int end_key(const sight *s, int i)
-{
-    return s->causal ? least(s->keys, i + 1) : s->keys;
-}
-
 /* ---- scratch --------------------------------------------------------------------------------- */
-
-/* Takes aligned memory off the front; with *at NULL only counts. */
-typedef struct room {
-    char *at;
-    uint64_t bytes;
-} room;
-
-static void *take(room *r, size_t count, size_t size)
-{
-    void *p = r->at ? r->at + r->bytes : NULL;
-    r->bytes += (count * size + ALIGN - 1) / ALIGN * ALIGN;
-    return p;
-}
 
 typedef struct forward_room {
     float *s, *o;
@@ -163,38 +100,12 @@ static job job_of(const attention_task *t, void *const *pointers, int gradient)
 uint64_t attention_tiles_scratch(gemm_tiles *t, const kernel_attention_shape *s, dtype storage, int gradient)
 {
     const attention_task task = { .tiles = t, .T = s->T, .D = s->D, .storage = storage };
-    return job_of(&task, NULL, gradient).each * (uint64_t)gemm_tiles_threads(t) + ALIGN;
-}
-
-/* This thread's part. */
-static room room_of(const job *j, int thread)
-{
-    char *base = j->at[SCRATCH];
-    return (room){ base + (ALIGN - (uintptr_t)base % ALIGN) % ALIGN + (uint64_t)thread * j->each, 0 };
+    return job_of(&task, NULL, gradient).each * (uint64_t)gemm_tiles_threads(t) + SCRATCH_ALIGN;
 }
 
 /* ---- operands -------------------------------------------------------------------------------- */
 
-static char *element(const void *base, int64_t i, size_t size)
-{
-    return (char *)(uintptr_t)base + i * (int64_t)size;
-}
-
-/* Rows of head h of sequence b in one of the values, as they are stored. */
-static rows stored(const job *j, int which, const attention_place *p, int b, int h)
-{
-    const int64_t first = p->first + (int64_t)b * j->t.T * p->stride + (int64_t)h * j->t.D;
-    return (rows){ element(j->at[which], first, j->storage), p->stride };
-}
-
-/* The same of out and dout. */
-static rows stored_out(const job *j, int which, int b, int h)
-{
-    const attention_place p = { 0, j->t.H * j->t.D };
-    return stored(j, which, &p, b, h);
-}
-
-/* `count` of them as factors, side by side in `to`: rows far apart would miss the cache in every product. */
+/* `count` rows as factors, side by side in `to`: rows far apart would miss the cache in every product. */
 static rows factors(const job *j, rows from, int count, void *to)
 {
     const int D = j->t.D;
@@ -285,13 +196,13 @@ static void forward_head(void *context, int i, int thread)
     const job *j = context;
     const attention_task *t = &j->t;
     const int b = i / t->H, h = i % t->H, kv = h / (t->H / t->KV), D = t->D;
-    const sight s = sight_of(j, b);
+    const sight s = sight_of(t, j->at[MASK], b);
     forward_room f;
-    room space = room_of(j, thread);
+    room space = room_of(j->at[SCRATCH], j->each, thread);
     take_forward(&f, &space, j);
-    const rows q = stored(j, Q, &t->in[0], b, h), out = stored_out(j, OUT, b, h);
-    const rows k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, f.factor[1]);
-    const rows v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, f.factor[2]);
+    const rows q = stored_rows(t, j->at[Q], &t->in[0], b, h), out = stored_out(t, j->at[OUT], b, h);
+    const rows k = factors(j, stored_rows(t, j->at[K], &t->in[1], b, kv), t->T, f.factor[1]);
+    const rows v = factors(j, stored_rows(t, j->at[V], &t->in[2], b, kv), t->T, f.factor[2]);
     float *lse = (float *)j->at[LSE] + (size_t)i * (size_t)t->T;
     for (int i0 = 0; i0 < t->T; i0 += ROWS) {
         const int count = least(ROWS, t->T - i0);
@@ -387,22 +298,13 @@ static void put_sums(const job *j, rows to, const sums *s)
         attention_narrow(element(to.at, (int64_t)i * to.ld, j->storage), sums_at(s, i), j->t.D, 1.0f, j->t.storage);
 }
 
-/* end[key]: the first query that is too late to see it. First keys never fall along a sequence. */
-static void find_ends(const sight *s, int *end)
-{
-    for (int key = 0, i = 0; key < s->T; key++) {
-        while (i < s->T && first_key(s, i) <= key)
-            i++;
-        end[key] = i;
-    }
-}
-
 static void grad_query_head(grad_head *x, int b, int h)
 {
     const job *j = x->j;
     const attention_task *t = &j->t;
-    const rows out = stored_out(j, OUT, b, h), dout = stored_out(j, DOUT, b, h), to = stored(j, DQ, &t->d[0], b, h);
-    x->q = factors(j, stored(j, Q, &t->in[0], b, h), t->T, x->g->factor[2]);
+    const rows out = stored_out(t, j->at[OUT], b, h), dout = stored_out(t, j->at[DOUT], b, h),
+               to = stored_rows(t, j->at[DQ], &t->d[0], b, h);
+    x->q = factors(j, stored_rows(t, j->at[Q], &t->in[0], b, h), t->T, x->g->factor[2]);
     x->dout = factors(j, dout, t->T, x->g->factor[3]);
     x->lse = (const float *)j->at[LSE] + ((size_t)b * (size_t)t->H + (size_t)h) * (size_t)t->T;
     x->dq = sums_of(j, to, x->g->sum[0]);
@@ -420,14 +322,14 @@ static void grad_key_head(void *context, int i, int thread)
     const job *j = context;
     const attention_task *t = &j->t;
     const int b = i / t->KV, kv = i % t->KV, G = t->H / t->KV;
-    const sight s = sight_of(j, b);
+    const sight s = sight_of(t, j->at[MASK], b);
     grad_room g;
-    room space = room_of(j, thread);
+    room space = room_of(j->at[SCRATCH], j->each, thread);
     take_grad(&g, &space, j);
-    const rows dk = stored(j, DK, &t->d[1], b, kv), dv = stored(j, DV, &t->d[2], b, kv);
+    const rows dk = stored_rows(t, j->at[DK], &t->d[1], b, kv), dv = stored_rows(t, j->at[DV], &t->d[2], b, kv);
     grad_head x = { .j = j, .thread = thread, .g = &g, .s = &s };
-    x.k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, g.factor[0]);
-    x.v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, g.factor[1]);
+    x.k = factors(j, stored_rows(t, j->at[K], &t->in[1], b, kv), t->T, g.factor[0]);
+    x.v = factors(j, stored_rows(t, j->at[V], &t->in[2], b, kv), t->T, g.factor[1]);
     x.dk = sums_of(j, dk, g.sum[1]);
     x.dv = sums_of(j, dv, g.sum[2]);
     find_ends(&s, g.end);

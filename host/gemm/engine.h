@@ -18,7 +18,7 @@ typedef struct gemm_tile_functions {
     int (*can)(gemm_context *c, dtype type);    /* 1 if it multiplies numbers of this type here */
     void (*begin)(gemm_context *c);             /* in front of many of them                    */
     void (*multiply)(gemm_context *c, int thread, dtype type, const gemm_tile *t, const void *a, const void *b,
-                     float *to);
+                     float *to);            /* NULL: who asks for these has loops of its own */
 } gemm_tile_functions;
 
 typedef struct gemm_engine {

@@ -19,7 +19,8 @@ typedef struct gemm_tile {
 } gemm_tile;
 
 /* Tiles of `type` by an engine. *out NULL: it has none here, for the device, this build or the processor is
- * without. They are the context's. GT_NO_MEMORY. */
+ * without. They are the context's. Engine packed's have threads alone, for loops of the caller's own: it multiplies
+ * nothing here. GT_NO_MEMORY. */
 gt_status gemm_tiles_of(gemm_tiles **out, gemm_context *c, const char *engine, dtype type);
 int gemm_tiles_threads(const gemm_tiles *t);
 const char *gemm_tiles_engine(const gemm_tiles *t);

@@ -5,46 +5,13 @@
  * A, or a third of one of B. Nothing is read past a line's end or a matrix's last line. */
 #include "host/gemm/packed_loops.h"
 
-#include <immintrin.h>
+#include "host/base/square_avx512.h"
+
 #include <stddef.h>
 
-enum { WIDE = 16, VECTORS = PACKED_COLUMNS / WIDE };
+enum { WIDE = SQUARE, VECTORS = PACKED_COLUMNS / WIDE };
 
 /* ---- packing --------------------------------------------------------------------------------- */
-
-/* Column i of the square becomes row i. */
-static inline void turn_over(__m512 x[WIDE])
-{
-    __m512 y[WIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-        y[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < WIDE; i += 4) {
-        const __m512d a = _mm512_castps_pd(y[i]), b = _mm512_castps_pd(y[i + 1]);
-        const __m512d c = _mm512_castps_pd(y[i + 2]), d = _mm512_castps_pd(y[i + 3]);
-        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        y[i] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
-        y[i + 4] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xdd);
-        y[i + 8] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
-        y[i + 12] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xdd);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0x88);
-        x[i + 4] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0x88);
-        x[i + 8] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0xdd);
-        x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xdd);
-    }
-}
 
 static __mmask16 first_of(int n)
 {
@@ -82,7 +49,7 @@ static void pack_along(float *to, const packed_factor *from, int wide, int first
                 for (int i = 0; i < WIDE; i++)
                     x[i] = line + i < lines ? _mm512_maskz_loadu_ps(there, at + i * from->ld) : _mm512_setzero_ps();
             }
-            turn_over(x);
+            square_turn_over(x);
 #pragma GCC unroll 16
             for (int i = 0; i < WIDE; i++)
                 if (j + i < k)

@@ -8,6 +8,7 @@
 
 #include "host/attention/attention_rows.h"
 #include "host/base/random.h"
+#include "host/gemm/gemm_tiles.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -351,6 +352,26 @@ static void tiles_hide_what_masks_hide(const char *engine, dtype type)
     place_close(&p);
 }
 
+/* The loops of engine packed are for short sequences as well, and cut by other steps. */
+static void packed_tiles_match_the_reference(void)
+{
+    static const int lengths[] = { 16, 17, 31, 47, 63, 64, 65, 97, 131, 193, 257, 300 };
+    static const int heads[] = { 64, 1, 33, 16, 64, 80, 128, 15, 250, 96, 17, 64 };
+    for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+        place p;
+        int good = 1;
+        tiles_match("packed", t);
+        tiles_hide_what_masks_hide("packed", t);
+        if (check_tiny() || !place_open_tiles(&p, "packed", t))
+            continue;
+        for (int i = 0; good && i < 12; i++)
+            if (t == DTYPE_F32 || i % 5 == 1)
+                good = attention_case(&p, 1, lengths[i], heads[i], 2, i % 4 != 1, 0.0f, 0, NULL);
+        CHECK(good);
+        place_close(&p);
+    }
+}
+
 static void native_tiles_match_the_reference(void)
 {
     for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
@@ -443,7 +464,8 @@ static void a_head_is_the_same_in_every_plan(void)
     free(outs[1]);
 }
 
-/* What is short, drops or has too few heads is the kernel's; what an engine has no tiles for, too. */
+/* What is short, drops or has too few heads is the kernel's; what an engine has no tiles for, too. Small heads are the
+ * loops' where they are. */
 static void the_kernel_keeps_what_tiles_are_not_for(void)
 {
     const kernel_dropout drop = { .p = 0.1f };
@@ -466,7 +488,12 @@ static void the_kernel_keeps_what_tiles_are_not_for(void)
     p.g = NULL;
     s = (kernel_attention_shape){ .B = 16, .T = 128, .H = 64, .KV = 64, .D = 8, .causal = 1, .scale = 1.0f };
     if (CHECK_OK(gemm_context_create(&p.g, p.d, NULL))) {
+        gemm_tiles *loops = NULL;
         how.gemm = p.g;
+        CHECK_OK(gemm_tiles_of(&loops, p.g, "packed", DTYPE_F32));
+        for (s.T = 128; s.T >= ATTENTION_SHORTEST; s.T -= 112)
+            CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, loops ? "packed" : "kernel"));
+        s.T = ATTENTION_SHORTEST - 1;
         CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
     }
     gemm_context_release(p.g);
@@ -574,6 +601,7 @@ const check_case check_cases[] = {
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),
     CASE(heads_that_are_too_large_are_refused),
+    CASE(packed_tiles_match_the_reference),
     CASE(native_tiles_match_the_reference),
     CASE(onednn_tiles_match_the_reference),
     CASE(tiles_match_the_kernel_where_heads_share_keys),
