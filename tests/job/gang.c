@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+_Atomic int gang_wrong;
+
 static net_address loopback(void)
 {
     net_address a = { .size = sizeof(struct sockaddr_in) };

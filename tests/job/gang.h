@@ -8,6 +8,18 @@
 
 #include "net/job/job.h"
 
+#include <stdio.h>
+
+/* CUnit's checks may be used by one thread only: ranks count what is wrong instead. */
+extern _Atomic int gang_wrong;
+#define WANT(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #condition, gt_message()); \
+            gang_wrong++; \
+        } \
+    } while (0)
+
 enum { GANG = 16 };
 
 typedef struct gang {

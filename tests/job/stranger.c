@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,4 +129,14 @@ int stranger_join(const net_identity *who, const net_config *config, uint16_t po
                      && !net_wire_flush(wire);
     gt_text_release(&shared);
     return sent;
+}
+
+void stranger_beside(gang *g, void *(*stranger)(void *), stranger_visit *v)
+{
+    pthread_t t;
+    v->g = g;
+    if (pthread_create(&t, NULL, stranger, v) != 0)
+        abort();
+    gang_go(g);
+    pthread_join(t, NULL);
 }

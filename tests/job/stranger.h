@@ -6,6 +6,7 @@
 
 #include "net/job/hello.h"
 #include "net/job/wire.h"
+#include "tests/job/gang.h"
 
 /* Connects to 127.0.0.1. */
 int stranger_dial(uint16_t port);
@@ -20,5 +21,15 @@ int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_
 int stranger_receive(net_wire *wire, net_type type, const unsigned char **body, size_t *length);
 /* Enters as a member that listens nowhere, on a host of this id (0: this one). 1: it is in. */
 int stranger_join(const net_identity *who, const net_config *config, uint16_t port, uint64_t host_id, net_wire *wire);
+
+/* What a stranger saw that runs beside a gang, against rank 0's port; what the numbers say is the test's. */
+typedef struct stranger_visit {
+    gang *g;
+    int done;
+    net_notice verdict;
+    int entered;
+} stranger_visit;
+/* Runs the gang, and the stranger beside it as a thread with v for its argument, and waits for both. */
+void stranger_beside(gang *g, void *(*stranger)(void *), stranger_visit *v);
 
 #endif
