@@ -3,7 +3,8 @@
  *
  * A library's own threads are as many as the machine has cores, and between two products they spin on cores
  * that the driver's kernels need. These are as many as the device has, and sleep. The one that brings the
- * product takes pieces as well, so a thread that wakes late, on a loaded machine, delays nothing.      */
+ * product takes pieces as well, so a thread that wakes late, on a loaded machine, delays nothing. A few threads are
+ * woken on processors other than their caller's, of those that the process may run on.                */
 #ifndef GT_GEMM_POOL_H
 #define GT_GEMM_POOL_H
 
