@@ -3,13 +3,14 @@
 # tests/device/lost.sh - a device as a machine that is slow, runs out of memory, faults or is lost in mid-run.
 #
 # faulty_layer.c goes between the loader and the driver, as in faulty.sh, and plays the driver of such a device. Kernels
-# are those for GPUs, with a queue of transfers beside that of kernels.
+# are those for GPUs, with a queue of transfers beside that of kernels; all that is computed is launched, as there, for
+# launches are what is counted.
 . "$(dirname "$0")/../cli/cli_checks.sh"
 
 build=${BUILD:-${geartrain%/*}} layer=${BUILD:-${geartrain%/*}}/tests/device/libfaulty_layer.so
 [ -e "$layer" ] || { echo "there is no $layer; skipped"; exit 77; }
-GEARTRAIN_STYLE=gpu GEARTRAIN_TRANSFER_QUEUE=on
-export GEARTRAIN_STYLE GEARTRAIN_TRANSFER_QUEUE
+GEARTRAIN_STYLE=gpu GEARTRAIN_TRANSFER_QUEUE=on GEARTRAIN_GEMM=tiled
+export GEARTRAIN_STYLE GEARTRAIN_TRANSFER_QUEUE GEARTRAIN_GEMM
 
 # layered COMMAND...: with $fault, at the $at-th launch
 layered()
