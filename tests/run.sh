@@ -236,8 +236,8 @@ run()
 }
 
 # A CUnit program: its own summary counts. Whatever a case skipped did not pass. At its end LeakSanitizer stops
-# all of its threads by ptrace, which the kernel now and then refuses it: then nothing was looked at, and it runs
-# once more.
+# all of its threads; where it says that it could not, which was seen once, nothing was looked at, and the program
+# runs once more.
 run_cunit()
 {
     run "$@"

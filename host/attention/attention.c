@@ -122,10 +122,11 @@ gt_status attention_way_forward(const attention_way *w, dev_list *l, const atten
     const attention_task t = task_of(w, how, in, in);
     dev_buffer *const buffers[] = { in->q.buffer, in->k.buffer, in->v.buffer, out, lse, mask_of(how->s, lse), scratch };
     gt_status st = kernel_attention_check(how->kernels, how->s, in);
-    return st ? st
-              : dev_list_native(l, "attention_tiles",
-                                attention_packed_is(w->tiles) ? attention_packed_forward : attention_tiles_forward, &t,
-                                sizeof t, buffers, 7);
+    if (st)
+        return st;
+    if (attention_packed_is(w->tiles))
+        return dev_list_native(l, "attention_packed", attention_packed_forward, &t, sizeof t, buffers, 7);
+    return dev_list_native(l, "attention_tiles", attention_tiles_forward, &t, sizeof t, buffers, 7);
 }
 
 gt_status attention_way_grad(const attention_way *w, dev_list *l, const attention_how *how,
@@ -143,10 +144,11 @@ gt_status attention_way_grad(const attention_way *w, dev_list *l, const attentio
     gt_status st = kernel_attention_check(how->kernels, how->s, in);
     if (!st)
         st = kernel_attention_check(how->kernels, how->s, d);
-    return st ? st
-              : dev_list_native(l, "attention_tiles_grad",
-                                attention_packed_is(w->tiles) ? attention_packed_grad : attention_tiles_grad, &t,
-                                sizeof t, buffers, 11);
+    if (st)
+        return st;
+    if (attention_packed_is(w->tiles))
+        return dev_list_native(l, "attention_packed_grad", attention_packed_grad, &t, sizeof t, buffers, 11);
+    return dev_list_native(l, "attention_tiles_grad", attention_tiles_grad, &t, sizeof t, buffers, 11);
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
