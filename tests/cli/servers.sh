@@ -71,7 +71,7 @@ check "whose options are gone" sh -c '! grep -q servers one/plan.json'
 
 late="--lr-schedule constant --sync async --staleness 2 --simulate-delay 3 --delay-compensation 2,adaptive"
 does "an order that is drawn" 'step 8 ' train $tiny $two --out drawn $late --steps 8 --save-every 4
-does "is drawn again" 'step 4 ' train $tiny $two --out again $late --steps 4 --save-every 4
+does "is drawn again" 'step 4 ' train $tiny $two --plan drawn/plan.json --out again $late --steps 4 --save-every 4
 does "where a run goes on" 'step 8 ' train --out again --resume --steps 8
 check "with the same losses" [ "$(loss again)" = "$(loss drawn)" ]
 check "and weights" cmp drawn/checkpoints/step-000008/params-00000.safetensors again/checkpoints/step-000008/params-00000.safetensors

@@ -28,15 +28,16 @@ weights()       # RUN
     echo "$1/checkpoints/step-000004/params-00000.safetensors"
 }
 
+# Runs whose weights are held against each other have one plan: another may share the batch otherwise.
 does "a table of its own" 'sent' train $llama $two --out rows
 cp stdout rows.txt
 check "goes as rows, which is said" grep -q "'embed_tokens.weight' go between ranks as the rows that a step touches" stderr
-does "or whole" 'sent' train $llama $two --out whole --sparse-rows off
+does "or whole" 'sent' train $llama $two --plan rows/plan.json --out whole --sparse-rows off
 cp stdout whole.txt
 check "with the same weights" cmp "$(weights rows)" "$(weights whole)"
 check "in more bytes" awk -v a="$(sent rows.txt)" -v b="$(sent whole.txt)" 'BEGIN { exit !(a > 0 && a < 0.8 * b) }'
 does "sharded" 'sent' train $llama $two --out parts --sync sharded
-does "and whole" 'sent' train $llama $two --out parts-whole --sync sharded --sparse-rows off
+does "and whole" 'sent' train $llama $two --plan parts/plan.json --out parts-whole --sparse-rows off
 check "with the same weights" cmp "$(weights parts)" "$(weights parts-whole)"
 does "a tied table" 'sent' train $tiny $two --out tied
 check "goes whole, which is said" grep -q "'wte.weight' go between ranks whole: a head tied to it" stderr
@@ -51,7 +52,7 @@ check "and each rank keeps its own" test -f held/checkpoints/step-000004/residua
 check "which the run remembers" grep -q '"send-threshold": "*100' held/config.json
 does "a run goes on with them" 'held back' train --out held --resume --steps 6
 does "on one rank nothing waits" 'step 8 ' train --out held --resume --steps 8 --devices cpu:0
-does "a threshold of nothing" 'sent' train $llama $two --out none --send-threshold 0 --sparse-rows off
+does "a threshold of nothing" 'sent' train $llama $two --plan rows/plan.json --out none --send-threshold 0 --sparse-rows off
 check "changes nothing" cmp "$(weights none)" "$(weights whole)"
 refuses "a compressor beside it" 2 'leave out --compress bf16' train $llama $two --out no --compress bf16 --send-threshold 1
 refuses "what is below 0" 2 'no number from 0 up' train $llama $two --out no --send-threshold -1

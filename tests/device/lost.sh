@@ -46,7 +46,7 @@ for split in "--stages 2 --replicas 1" "--stages 1 --replicas 2" "--tensor 2"; d
     fault=none
     (GEARTRAIN_TRANSFER_QUEUE=off train "one$split" --devices cpu:0,cpu:0 $split)
     fault=slow
-    train "late$split" --devices cpu:0,cpu:0 $split
+    train "late$split" --devices cpu:0,cpu:0 $split --plan "one$split/plan.json"
     check "transfers that come late change no loss of $split" same "one$split" "late$split"
 done
 
