@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_choices.c - which engine multiplies which class of products: in memory, and in a file, a class a line.
  *
- *   geartrain gemm 4                                 the head; another one is ignored
+ *   geartrain gemm 5                                 the head; another one is ignored
  *   nt fp32 fp32 fp32 1024 768 768 1 - native 1 0.0063
  *
  * (the class, see gemm_desc.c; engine, its version, seconds; in place of transposes "a" and a letter where another
@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char cache_head[] = "geartrain gemm 4\n";
+static const char cache_head[] = "geartrain gemm 5\n";
 enum { CACHE_LIMIT = 1 << 20 };
 
 const gemm_choice *gemm_choices_find(const gemm_choices *s, const char *class_name)

@@ -3,20 +3,21 @@
  *
  *   the shorter side of C    its factor is packed by all threads together, DEPTH of k at a time, for the second-level
  *                            cache of every core
- *   the longer side          shared out; a thread packs LINES of its factor's lines for itself, and multiplies them
- *                            with all that is packed of the other one:
+ *   the longer side          shared out; a thread packs LINES of its factor's lines for itself, a block, and multiplies
+ *                            them with all that is packed of the other one:
  *
- *     A packed  ┌────┐   │ │ of B       while one panel of B is multiplied, the next one's memory is asked for;
- *               │    │ x │ │ packed     its time in the first- and second-level caches is all it is read in
- *               └────┘   │ │
+ *     A packed  ┌────┐   │ │ │ of B     while a block is multiplied, the next one is asked for. One that need not be
+ *               │    │ x │ │ ┊ packed   turned over is packed as well, a bit during each tile, from what was asked for
+ *               └────┘   │ │            during the tile before: all of it, at distances of a power of two, would not
+ *                                       stay in the cache until then
  *
  * After Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008, with the roles of the two
  * factors settled by which is shorter. A library that is called for pieces of C packs what they share for each of them;
  * here it is packed once. A shorter side of more than SHARED / SHORTEST lines is multiplied in parts.
  * How k is cut depends on the product alone, so results do not depend on the number of threads.
  *
- * A product is one run of the pool, whose pieces are those of packing and of multiplying, turn by turn; who is
- * early looks at a counter for the others instead of sleeping. */
+ * A product is one run of the pool, whose threads take pieces of packing and of multiplying, turn by turn; who is
+ * early looks at a counter for the others instead of sleeping. A thread takes its next piece before its last block. */
 #include "host/gemm/engine.h"
 #include "host/gemm/gemm_call.h"
 #include "host/gemm/packed_loops.h"
@@ -31,6 +32,7 @@ enum {
     SHORTEST = 384,             /* and at least, where there are so many: the shorter side is cut for it */
     TOGETHER = 3 << 19,         /* elements that are packed before they are multiplied, but for one DEPTH */
     DEPTH_STEP = 8,
+    BIT = 16,                   /* of k, of which a multiple is packed behind a tile */
     PIECES = 8,                 /* a thread, if all were as large as the first */
     MOST_PIECES = 1024
 };
@@ -59,10 +61,14 @@ typedef struct cut {
     int wide;                   /* lines of a panel of the shorter side                  */
     int part;                   /* of the shorter side, packed at once; a multiple of LINES */
     int depth;                  /* of k, that a panel has                                */
-    int together;               /* of k, that are packed at once: a multiple of depth    */
+    int strip;                  /* of k, that a piece goes through: a multiple of depth  */
+    int turn;                   /* so many strips are packed at once                     */
+    int piece;                  /* lines of the longer side, at most, that a piece has   */
 } cut;
 
-static cut cut_of(const gemm_desc *g)
+/* Through all of k at once, a piece of few lines fetches more of what is packed together, which is more than the cache
+ * of a core holds, than its part of C is: then k goes on when all pieces have been through a depth of it. */
+static cut cut_of(const gemm_desc *g, int threads)
 {
     cut x = { .tall = g->M > g->N };
     x.longer = x.tall ? g->M : g->N;
@@ -70,17 +76,21 @@ static cut cut_of(const gemm_desc *g)
     x.step = x.tall ? PACKED_ROWS : PACKED_COLUMNS;
     x.wide = x.tall ? PACKED_COLUMNS : PACKED_ROWS;
     x.part = round_up(ceiling(x.shorter, ceiling(x.shorter, SHARED / SHORTEST)), x.wide);
+    x.piece = round_up(ceiling(x.longer, PIECES * threads), PACKED_LINES);
     const int most = least(DEPTH, SHARED / x.part);
     x.depth = round_up(ceiling(g->K, ceiling(g->K, most)), DEPTH_STEP);
-    const int blocks = TOGETHER / x.part / x.depth, wanted = ceiling(g->K, x.depth);
-    x.together = x.depth * (blocks < 1 ? 1 : least(blocks, wanted));
+    const int deep = ceiling(g->K, x.depth), together = TOGETHER / x.part / x.depth;
+    const int through = 2 * x.piece < x.depth || together < 1 ? 1 : least(together, deep);
+    x.strip = x.depth * through;
+    const int strips = ceiling(x.shorter, x.part) * ceiling(deep, through), turn = together / through;
+    x.turn = turn < 1 ? 1 : least(turn, strips);
     return x;
 }
 
-/* Elements of scratch: what is packed together, and a thread's own. */
+/* Elements of scratch: what is packed together, and a block of a thread's own, of which it has two. */
 static uint64_t together_size(const cut *x)
 {
-    return (uint64_t)x->part * (uint64_t)x->together;
+    return (uint64_t)x->part * (uint64_t)x->strip * (uint64_t)x->turn;
 }
 
 static uint64_t own_size(const cut *x)
@@ -98,100 +108,143 @@ typedef struct work {
     const gemm_tail *tail;              /* NULL: no epilogue */
     int streams;                        /* C is written once, and past the caches        */
     float *together, *own;
-    int threads, packings, pieces;      /* the latter of a turn                          */
+    int threads, pieces;
+    int packings;                       /* pieces of packing a strip                     */
     int begin[MOST_PIECES + 1];         /* of the longer side: where its pieces do       */
-    atomic_int packed, multiplied;      /* of all turns, how many of them are done      */
+    atomic_int taken;                   /* pieces of all turns: those of packing, then those of multiplying, ... */
+    atomic_int packed, multiplied;      /* how many of them are done                     */
+    atomic_int through[MOST_PIECES];    /* so many strips have been multiplied with it   */
 } work;
 
-/* What is packed together at a time, and multiplied. */
-typedef struct turn {
+/* Of the shorter side, what a piece of the longer one is multiplied with, from its beginning to its end. */
+typedef struct strip {
     int first, lines;                   /* of the shorter side */
     int from, to;                       /* of k                */
-} turn;
+    float *at;                          /* where it is packed  */
+} strip;
 
-static int turns_of_k(const work *w)
+static int strips_of_k(const work *w)
 {
-    return ceiling(w->g->K, w->x.together);
+    return ceiling(w->g->K, w->x.strip);
 }
 
-static int turns(const work *w)
+static int strips(const work *w)
 {
-    return ceiling(w->x.shorter, w->x.part) * turns_of_k(w);
+    return ceiling(w->x.shorter, w->x.part) * strips_of_k(w);
 }
 
-static turn turn_at(const work *w, int i)
+static strip strip_at(const work *w, int i)
 {
-    turn r = { .first = i / turns_of_k(w) * w->x.part, .from = i % turns_of_k(w) * w->x.together };
+    strip r = { .first = i / strips_of_k(w) * w->x.part, .from = i % strips_of_k(w) * w->x.strip };
     r.lines = least(w->x.part, w->x.shorter - r.first);
-    r.to = least(w->g->K, r.from + w->x.together);
+    r.to = least(w->g->K, r.from + w->x.strip);
+    r.at = w->together + (int64_t)(i % w->x.turn) * w->x.part * w->x.strip;
     return r;
 }
 
-/* Where a block of k begins in what is packed together. */
-static float *block_of(const work *w, const turn *r, int k)
+/* Where a block of k begins in a strip. */
+static float *block_of(const work *w, const strip *r, int k)
 {
-    return w->together + (int64_t)(k - r->from) * w->x.part;
+    return r->at + (int64_t)(k - r->from) * w->x.part;
 }
 
-enum { GROUPS = 4 };                    /* of LINES, that a piece of packing has */
-
-/* Of a smaller turn, some pieces have nothing to do. */
-static void pack_together(const work *w, const turn *r, int i)
+/* Of a smaller strip, some pieces have nothing to do. */
+static void pack_together(const work *w, const strip *r, int i)
 {
-    const int across = ceiling(w->x.part, GROUPS * PACKED_LINES);
+    const int across = ceiling(w->x.part, PACKED_LINES);
     const int k = r->from + i / across * w->x.depth, depth = least(w->x.depth, r->to - k);
-    const int begin = i % across * GROUPS * PACKED_LINES, end = least(r->lines, begin + GROUPS * PACKED_LINES);
-    for (int at = begin; depth > 0 && at < end; at += PACKED_LINES)
-        packed_loops_avx512.pack(block_of(w, r, k) + (int64_t)at * depth, &w->shorter, w->x.wide, r->first + at,
-                                 least(PACKED_LINES, end - at), k, depth);
+    const int at = i % across * PACKED_LINES, lines = least(PACKED_LINES, r->lines - at);
+    if (depth > 0 && lines > 0)
+        packed_loops_avx512.pack(block_of(w, r, k) + (int64_t)at * depth, depth, &w->shorter, w->x.wide, r->first + at,
+                                 lines, k, depth);
 }
 
-/* Asks for `lines` lines of the longer side, elements [k, k + depth). */
-static packed_ahead ahead_of(const work *w, int line, int lines, int k, int depth)
+/* What a thread packs for itself at a time. */
+typedef struct block {
+    int strip, piece;                   /* -1: there is no such block */
+    int line, lines;                    /* of the longer side */
+    int k, depth;
+} block;
+
+static block block_at(const work *w, int at, int piece, int line, int k)
+{
+    const strip r = strip_at(w, at);
+    return (block){ .strip = at,
+                    .piece = piece,
+                    .line = line,
+                    .lines = least(PACKED_LINES, w->begin[piece + 1] - line),
+                    .k = k,
+                    .depth = least(w->x.depth, r.to - k) };
+}
+
+static block first_block(const work *w, int at, int piece)
+{
+    return block_at(w, at, piece, w->begin[piece], strip_at(w, at).from);
+}
+
+/* The next one of the same piece. */
+static block block_behind(const work *w, const block *b)
+{
+    if (b->line + b->lines < w->begin[b->piece + 1])
+        return block_at(w, b->strip, b->piece, b->line + b->lines, b->k);
+    if (b->k + b->depth < strip_at(w, b->strip).to)
+        return block_at(w, b->strip, b->piece, w->begin[b->piece], b->k + b->depth);
+    return (block){ .piece = -1 };
+}
+
+/* k [from, to) of a block, counted from its own first. */
+static void pack_bit(const work *w, const block *b, float *own, int from, int to)
+{
+    const int wide = w->x.tall ? PACKED_ROWS : PACKED_COLUMNS;
+    if (from < to)
+        packed_loops_avx512.pack(own + (int64_t)from * wide, b->depth, &w->longer, wide, b->line, b->lines, b->k + from,
+                                 to - from);
+}
+
+/* Asks for the memory of them, during a tile of so many k. */
+static packed_beside ahead_of(const work *w, const block *b, int from, int to, int k)
 {
     enum { CACHE_LINE = 64, FLOATS = CACHE_LINE / sizeof(float) };
     const packed_factor *f = &w->longer;
-    const int rows = f->along ? lines : depth, columns = f->along ? depth : lines;
-    const float *at = f->along ? f->at + line * f->ld + k : f->at + k * f->ld + line;
+    if (from >= to)
+        return (packed_beside){ 0 };
+    const int rows = f->along ? b->lines : to - from, columns = f->along ? to - from : b->lines, first = b->k + from;
+    const float *at = f->along ? f->at + b->line * f->ld + first : f->at + first * f->ld + b->line;
     const int side = (columns - 1 + (int)((uintptr_t)at % CACHE_LINE / sizeof(float))) / FLOATS + 1;
-    return (packed_ahead){ .at = (const char *)at - (uintptr_t)at % CACHE_LINE,
-                           .step = f->ld * (int64_t)sizeof(float),
-                           .lines = side,
-                           .left = rows * side };
+    return (packed_beside){ .at = (const char *)at - (uintptr_t)at % CACHE_LINE,
+                            .step = f->ld * (int64_t)sizeof(float),
+                            .lines = side,
+                            .left = rows * side,
+                            .each = ceiling(rows * side * PACKED_STRETCH, k) };
 }
 
-/* What this thread packs behind these lines of a piece: its next lines, the first ones of its next block of k, or, if
- * all threads are equally fast, of its next piece. */
-static packed_ahead next_of(const work *w, const turn *r, int piece, int line, int k)
+/* Has them packed during a tile, where that is no more than moving them. */
+static void carry(const work *w, const block *b, float *own, int from, int to, packed_beside *x)
 {
-    line += PACKED_LINES;
-    if (line >= w->begin[piece + 1]) {
-        k += w->x.depth;
-        if (k >= r->to) {
-            k = r->from;
-            piece += w->threads;
-        }
-        if (piece >= w->pieces)
-            return (packed_ahead){ 0 };
-        line = w->begin[piece];
-    }
-    return ahead_of(w, line, least(PACKED_LINES, w->begin[piece + 1] - line), k, least(w->x.depth, r->to - k));
+    const packed_factor *f = &w->longer;
+    if (from >= to || f->along || b->lines < PACKED_LINES)
+        return;
+    x->from = f->at + (b->k + from) * f->ld + b->line;
+    x->ld = f->ld;
+    x->half = w->x.tall ? (int64_t)PACKED_ROWS * b->depth : 0;
+    x->to = own + (int64_t)from * (w->x.tall ? PACKED_ROWS : PACKED_COLUMNS);
+    x->rows = to - from;
 }
 
 /* One tile of C, whose part beyond the matrix is left out. */
 static void multiply_tile(const work *w, const float *a, const float *b, int row, int column, int k, int depth,
-                          packed_ahead *ahead)
+                          packed_beside *beside)
 {
     const gemm_desc *g = w->g;
     const int rows = g->M - row, columns = g->N - column;
     const packed_store how = g->add || k > 0 ? PACKED_ADD : w->streams ? PACKED_STREAM : PACKED_SET;
     float *c = w->c + (int64_t)row * g->ldc + column;
     if (rows >= PACKED_ROWS && columns >= PACKED_COLUMNS) {
-        packed_loops_avx512.tile(depth, a, b, c, g->ldc, g->alpha, how, ahead);
+        packed_loops_avx512.tile(depth, a, b, c, g->ldc, g->alpha, how, beside);
         return;
     }
     float whole[PACKED_ROWS * PACKED_COLUMNS];
-    packed_loops_avx512.tile(depth, a, b, whole, PACKED_COLUMNS, g->alpha, PACKED_SET, ahead);
+    packed_loops_avx512.tile(depth, a, b, whole, PACKED_COLUMNS, g->alpha, PACKED_SET, beside);
     for (int i = 0; i < least(rows, PACKED_ROWS); i++)
         for (int j = 0; j < least(columns, PACKED_COLUMNS); j++) {
             const float x = whole[i * PACKED_COLUMNS + j];
@@ -200,45 +253,40 @@ static void multiply_tile(const work *w, const float *a, const float *b, int row
         }
 }
 
-/* `lines` of the longer side, packed, with all of the shorter side that is packed. */
-static void multiply_panel(const work *w, const turn *r, const float *own, int line, int lines, int k, int depth,
-                           packed_ahead *ahead)
+/* A block, packed, with all of the shorter side that is packed; and packs the next one, if there is one. */
+static void multiply_block(const work *w, const strip *r, const block *b, const float *own, const block *next,
+                           float *later)
 {
-    const float *others = block_of(w, r, k);
-    if (w->x.tall)
-        for (int i = 0; i < lines; i += PACKED_ROWS)
-            for (int j = 0; j < r->lines; j += PACKED_COLUMNS)
-                multiply_tile(w, own + (int64_t)i * depth, others + (int64_t)j * depth, line + i, r->first + j, k,
-                              depth, ahead);
-    else
-        for (int i = 0; i < r->lines; i += PACKED_ROWS)
-            multiply_tile(w, others + (int64_t)i * depth, own, r->first + i, line, k, depth, ahead);
-}
-
-static void finish_panel(const work *w, const turn *r, int line, int lines)
-{
-    if (w->x.tall)
-        gemm_finish(w->g, w->tail, w->c, line, lines, r->first, r->lines);
-    else
-        gemm_finish(w->g, w->tail, w->c, r->first, r->lines, line, lines);
-}
-
-static void multiply_piece(const work *w, const turn *r, int i, float *own)
-{
-    const int begin = w->begin[i], end = w->begin[i + 1];
-    for (int k = r->from; k < r->to; k += w->x.depth) {
-        const int depth = least(w->x.depth, r->to - k);
-        for (int line = begin, lines; line < end; line += lines) {
-            lines = least(PACKED_LINES, end - line);
-            packed_loops_avx512.pack(own, &w->longer, w->x.tall ? PACKED_ROWS : PACKED_COLUMNS, line, lines, k, depth);
-            packed_ahead ahead = next_of(w, r, i, line, k);
-            multiply_panel(w, r, own, line, lines, k, depth, &ahead);
-            if (w->tail && k + depth == w->g->K)
-                finish_panel(w, r, line, lines);
+    const float *others = block_of(w, r, b->k);
+    const int down = ceiling(w->x.tall ? b->lines : r->lines, PACKED_ROWS);
+    const int across = ceiling(w->x.tall ? r->lines : b->lines, PACKED_COLUMNS), tiles = down * across;
+    const int depth = next->piece < 0 ? 0 : next->depth;
+    const float *const a = w->x.tall ? own : others, *const columns = w->x.tall ? others : own;
+    const int row = w->x.tall ? b->line : r->first, column = w->x.tall ? r->first : b->line;
+    const int turned = w->longer.along;
+    packed_beside beside = ahead_of(w, next, 0, turned ? depth : 0, tiles * b->depth);
+    for (int i = 0, done = 0, asked = 0; i < tiles; i++) {
+        const int ask = i + 2 < tiles ? depth / BIT * (i + 1) / (tiles - 1) * BIT : depth;
+        const int upto = i + 1 == tiles ? depth : turned ? 0 : asked;
+        const int at_row = i / across * PACKED_ROWS, at_column = i % across * PACKED_COLUMNS;
+        if (!turned) {
+            beside = ahead_of(w, next, asked, ask, b->depth);
+            carry(w, next, later, done, asked, &beside);
         }
+        multiply_tile(w, a + (int64_t)at_row * b->depth, columns + (int64_t)at_column * b->depth, row + at_row,
+                      column + at_column, b->k, b->depth, &beside);
+        pack_bit(w, next, later, beside.from ? asked - beside.rows : done, upto);
+        done = upto;
+        asked = ask;
     }
-    if (w->streams)
-        packed_loops_avx512.arrive();
+}
+
+static void finish_block(const work *w, const strip *r, const block *b)
+{
+    if (w->x.tall)
+        gemm_finish(w->g, w->tail, w->c, b->line, b->lines, r->first, r->lines);
+    else
+        gemm_finish(w->g, w->tail, w->c, r->first, r->lines, b->line, b->lines);
 }
 
 /* What nobody reads soon, and is more than stays near a core, drives nothing out of the caches and is not fetched
@@ -261,20 +309,84 @@ static void wait_for(atomic_int *done, int count)
             sched_yield();
 }
 
-/* Pieces are taken in order: those that one waits for are done, or in the hands of threads that run. */
-static void do_piece(void *context, int i, int thread)
+/* What is taken: turn by turn, what is packed and what is multiplied. */
+typedef struct piece {
+    int packs, strip, at;
+} piece;
+
+static int all_pieces(const work *w)
+{
+    return ceiling(strips(w), w->x.turn) * w->x.turn * (w->packings + w->pieces);
+}
+
+static piece piece_at(const work *w, int i)
+{
+    const int packings = w->x.turn * w->packings, turn = packings + w->x.turn * w->pieces;
+    const int first = i / turn * w->x.turn, at = i % turn;
+    return at < packings ? (piece){ 1, first + at / w->packings, at % w->packings }
+                         : (piece){ 0, first + (at - packings) / w->pieces, (at - packings) % w->pieces };
+}
+
+/* The first block of the next piece, which is the caller's then, if that is one of multiplying. */
+static block take_ahead(work *w)
+{
+    int i = atomic_load_explicit(&w->taken, memory_order_relaxed);
+    while (i < all_pieces(w)) {
+        const piece p = piece_at(w, i);
+        if (p.packs || p.strip >= strips(w))
+            break;
+        if (atomic_compare_exchange_weak_explicit(&w->taken, &i, i + 1, memory_order_relaxed, memory_order_relaxed))
+            return first_block(w, p.strip, p.at);
+    }
+    return (block){ .piece = -1 };
+}
+
+/* A piece from its first block on, and those that this thread takes ahead. */
+static void multiply_pieces(work *w, block b, float *own, float *later)
+{
+    pack_bit(w, &b, own, 0, b.depth);
+    while (b.piece >= 0) {
+        const strip r = strip_at(w, b.strip);
+        block next = block_behind(w, &b);
+        const int ends = next.piece < 0;
+        wait_for(&w->packed, (b.strip / w->x.turn + 1) * w->x.turn * w->packings);
+        wait_for(&w->through[b.piece], b.strip);
+        if (ends)
+            next = take_ahead(w);
+        multiply_block(w, &r, &b, own, &next, later);
+        if (w->tail && b.k + b.depth == w->g->K)
+            finish_block(w, &r, &b);
+        if (ends && w->streams)
+            packed_loops_avx512.arrive();
+        if (ends) {
+            atomic_fetch_add_explicit(&w->through[b.piece], 1, memory_order_release);
+            atomic_fetch_add_explicit(&w->multiplied, 1, memory_order_release);
+        }
+        float *const other = own;
+        own = later;
+        later = other;
+        b = next;
+    }
+}
+
+/* Pieces are taken in order, and those that one waits for are before it: the first that is not done is in the hands of a
+ * thread that runs, and waits for none. */
+static void take_pieces(void *context, int unused, int thread)
 {
     work *w = context;
-    const int each = w->packings + w->pieces, at = i / each, n = i % each;
-    const turn r = turn_at(w, at);
-    if (n < w->packings) {
-        wait_for(&w->multiplied, at * w->pieces);
-        pack_together(w, &r, n);
-        atomic_fetch_add_explicit(&w->packed, 1, memory_order_release);
-    } else {
-        wait_for(&w->packed, (at + 1) * w->packings);
-        multiply_piece(w, &r, n - w->packings, w->own + (int64_t)thread * (int64_t)own_size(&w->x));
-        atomic_fetch_add_explicit(&w->multiplied, 1, memory_order_release);
+    float *const own = w->own + 2 * (int64_t)thread * (int64_t)own_size(&w->x);
+    (void)unused;
+    for (int i; (i = atomic_fetch_add_explicit(&w->taken, 1, memory_order_relaxed)) < all_pieces(w);) {
+        const piece p = piece_at(w, i);
+        if (p.strip >= strips(w))
+            atomic_fetch_add_explicit(p.packs ? &w->packed : &w->multiplied, 1, memory_order_release);
+        else if (p.packs) {
+            const strip r = strip_at(w, p.strip);
+            wait_for(&w->multiplied, p.strip / w->x.turn * w->x.turn * w->pieces);
+            pack_together(w, &r, p.at);
+            atomic_fetch_add_explicit(&w->packed, 1, memory_order_release);
+        } else
+            multiply_pieces(w, first_block(w, p.strip, p.at), own, own + own_size(&w->x));
     }
 }
 
@@ -285,7 +397,7 @@ static void cut_pieces(work *w)
     const int longer = w->x.longer, step = w->x.step;
     const int fewest = least(PACKED_LINES, round_up(ceiling(longer, w->threads), step));
     const int grain = fewest > longer / MOST_PIECES ? fewest : round_up(ceiling(longer, MOST_PIECES), step);
-    const int most = round_up(ceiling(longer, PIECES * w->threads), grain);
+    const int most = round_up(w->x.piece, grain);
     for (int at = 0; at < longer; w->begin[++w->pieces] = least(longer, at))
         at += least(most, round_up(ceiling(longer - at, 2 * w->threads), grain));
 }
@@ -293,9 +405,9 @@ static void cut_pieces(work *w)
 static void multiply_one(work *w, gemm_pool *pool)
 {
     w->threads = gemm_pool_threads(pool);
-    w->packings = w->x.together / w->x.depth * ceiling(w->x.part, GROUPS * PACKED_LINES);
+    w->packings = w->x.strip / w->x.depth * ceiling(w->x.part, PACKED_LINES);
     cut_pieces(w);
-    gemm_pool_run(pool, turns(w) * (w->packings + w->pieces), do_piece, w);
+    gemm_pool_run(pool, least(w->threads, all_pieces(w)), take_pieces, w);
 }
 
 static void multiply(const void *payload, void *const *pointers)
@@ -303,7 +415,7 @@ static void multiply(const void *payload, void *const *pointers)
     gemm_call call;
     memcpy(&call, payload, sizeof call);
     const gemm_desc *g = &call.g;
-    const cut x = cut_of(g);
+    const cut x = cut_of(g, gemm_pool_threads(call.pool));
     for (int i = 0; i < g->batch; i++) {
         const gemm_tail tail = gemm_call_tail(&call, pointers, i);
         const packed_factor a = { gemm_call_at(pointers[CALL_A], i * g->stride_a), g->lda, !g->trans_a };
@@ -341,8 +453,9 @@ static int can(gemm_context *c, const gemm_desc *g)
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 {
     const gemm_pool *pool = gemm_pool_of(c);
-    const cut x = cut_of(g);
-    return sizeof(float) * (together_size(&x) + (uint64_t)(pool ? gemm_pool_threads(pool) : 1) * own_size(&x));
+    const int threads = pool ? gemm_pool_threads(pool) : 1;
+    const cut x = cut_of(g, threads);
+    return sizeof(float) * (together_size(&x) + 2 * (uint64_t)threads * own_size(&x));
 }
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)

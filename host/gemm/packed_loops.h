@@ -15,6 +15,8 @@
 
 /* Of a tile; and the lines that are packed at a time, of either factor. */
 enum { PACKED_ROWS = 8, PACKED_COLUMNS = 48, PACKED_LINES = 48 };
+/* k that a tile multiplies between two bits of what is done beside it. */
+enum { PACKED_STRETCH = 8 };
 
 /* A factor: element k of line i. Lines are rows of A or columns of B. */
 typedef struct packed_factor {
@@ -23,24 +25,33 @@ typedef struct packed_factor {
     int along;          /* 1: a line is a stored row, at[i * ld + k]; 0: at[k * ld + i] */
 } packed_factor;
 
-/* Memory that will be read soon, a bit of which each tile asks for: `left` cache lines, `lines` of them side by side,
- * then `step` bytes on. */
-typedef struct packed_ahead {
+/* What is done beside a tile, a bit every few of its steps, for a stall or a move there costs nothing. */
+typedef struct packed_beside {
+    /* Memory that will be read soon is asked for: `lines` cache lines side by side, then `step` bytes on, until none are
+     * `left`; `each` at a time. */
     const char *at;
     int64_t step;
-    int lines, line, left;
-} packed_ahead;
+    int lines, line, left, each;
+    /* Elements of LINES lines that are stored side by side (along: 0) are packed: `rows` of them, ld apart, to a panel
+     * of COLUMNS, or, where `half` is not 0, to panels of ROWS that are `half` apart. What is left of them when the
+     * tile is done is said there. */
+    const float *from;
+    int64_t ld, half;
+    float *to;
+    int rows;
+} packed_beside;
 
 /* What becomes of a tile of C: written, added to, or written past the caches (ldc and c are whole cache lines then). */
 typedef enum packed_store { PACKED_SET, PACKED_ADD, PACKED_STREAM } packed_store;
 
 typedef struct packed_loops {
     /* `lines` lines from `first` on, at most PACKED_LINES, elements [k0, k0 + k) of them, in panels of `wide`, which is
-     * PACKED_ROWS or PACKED_COLUMNS; a panel's missing lines are 0. */
-    void (*pack)(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k);
+     * PACKED_ROWS or PACKED_COLUMNS, and of `depth` elements a line, of which `to` has the place of k0; a panel's
+     * missing lines are 0. */
+    void (*pack)(float *to, int depth, const packed_factor *from, int wide, int first, int lines, int k0, int k);
     /* c (ROWS, COLUMNS) = or += alpha * panel of A * panel of B. */
     void (*tile)(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, packed_store how,
-                 packed_ahead *ahead);
+                 packed_beside *beside);
     /* Behind tiles that were streamed, before another thread is told of them. */
     void (*arrive)(void);
 } packed_loops;

@@ -19,20 +19,20 @@ static __mmask16 first_of(int n)
 }
 
 /* 16 lines of one k: to their place in a panel of 48, or half of them to each of two panels. */
-static inline void put(float *to, int wide, int k, int line, int at, __m512 x, int lines)
+static inline void put(float *to, int wide, int depth, int line, int at, __m512 x, int lines)
 {
     if (wide == PACKED_COLUMNS) {
         _mm512_storeu_ps(to + (ptrdiff_t)at * PACKED_COLUMNS + line, x);
         return;
     }
-    float *half = to + (ptrdiff_t)line * k + (ptrdiff_t)at * PACKED_ROWS;
+    float *half = to + (ptrdiff_t)line * depth + (ptrdiff_t)at * PACKED_ROWS;
     _mm256_storeu_ps(half, _mm512_castps512_ps256(x));
     if (line + PACKED_ROWS < lines)
-        _mm256_storeu_ps(half + (ptrdiff_t)k * PACKED_ROWS,
+        _mm256_storeu_ps(half + (ptrdiff_t)depth * PACKED_ROWS,
                          _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
 }
 
-static void pack_along(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+static void pack_along(float *to, int depth, const packed_factor *from, int wide, int first, int lines, int k0, int k)
 {
     const int all = wide == PACKED_COLUMNS ? PACKED_COLUMNS : lines;
     for (int line = 0; line < all; line += WIDE) {
@@ -53,12 +53,12 @@ static void pack_along(float *to, const packed_factor *from, int wide, int first
 #pragma GCC unroll 16
             for (int i = 0; i < WIDE; i++)
                 if (j + i < k)
-                    put(to, wide, k, line, j + i, x[i], lines);
+                    put(to, wide, depth, line, j + i, x[i], lines);
         }
     }
 }
 
-static void pack_across(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+static void pack_across(float *to, int depth, const packed_factor *from, int wide, int first, int lines, int k0, int k)
 {
     const int all = wide == PACKED_COLUMNS ? PACKED_COLUMNS : lines;
     const float *at = from->at + k0 * from->ld + first;
@@ -66,22 +66,22 @@ static void pack_across(float *to, const packed_factor *from, int wide, int firs
 #pragma GCC unroll 3
         for (int line = 0; line < PACKED_LINES; line += WIDE)
             if (line < all)
-                put(to, wide, k, line, j, _mm512_maskz_loadu_ps(first_of(lines - line), at + line), lines);
+                put(to, wide, depth, line, j, _mm512_maskz_loadu_ps(first_of(lines - line), at + line), lines);
 }
 
-static void pack(float *to, const packed_factor *from, int wide, int first, int lines, int k0, int k)
+static void pack(float *to, int depth, const packed_factor *from, int wide, int first, int lines, int k0, int k)
 {
     if (from->along)
-        pack_along(to, from, wide, first, lines, k0, k);
+        pack_along(to, depth, from, wide, first, lines, k0, k);
     else
-        pack_across(to, from, wide, first, lines, k0, k);
+        pack_across(to, depth, from, wide, first, lines, k0, k);
 }
 
 /* ---- multiplying ----------------------------------------------------------------------------- */
 
-/* k that are multiplied between two looks ahead; and those before a tile's end when C is fetched: earlier, the panels
- * that stream through the first-level cache would drive it out again. */
-enum { STRETCH = 8, LATE = 32 };
+/* LATE: k before a tile's end when C is fetched: earlier, the panels that stream through the first-level cache would
+ * drive it out again. */
+enum { STRETCH = PACKED_STRETCH, LATE = 32 };
 
 static inline void multiply_add(__m512 sum[PACKED_ROWS][VECTORS], const float *a, const float *b)
 {
@@ -104,23 +104,35 @@ static inline void multiply_add(__m512 sum[PACKED_ROWS][VECTORS], const float *a
         _Pragma("GCC unroll 3") for (int j_ = 0; j_ < VECTORS; j_++) \
             _mm_prefetch((const char *)((c) + i_ * (ldc) + (ptrdiff_t)j_ * WIDE), hint);
 
-static inline void look_ahead(packed_ahead *x)
+static inline void look_ahead(packed_beside *x)
 {
-    if (!x->left)
-        return;
-    _mm_prefetch(x->at + (ptrdiff_t)x->line * 64, _MM_HINT_T1);
-    x->left--;
-    if (++x->line == x->lines) {
-        x->line = 0;
-        x->at += x->step;
+    for (int i = 0; i < x->each && x->left; i++, x->left--) {
+        _mm_prefetch(x->at + (ptrdiff_t)x->line * 64, _MM_HINT_T1);
+        if (++x->line == x->lines) {
+            x->line = 0;
+            x->at += x->step;
+        }
     }
 }
 
+static inline void carry(packed_beside *x)
+{
+    if (!x->rows)
+        return;
+#pragma GCC unroll 3
+    for (int i = 0; i < PACKED_LINES; i += WIDE)
+        put(x->to, x->half ? PACKED_ROWS : PACKED_COLUMNS, (int)(x->half / PACKED_ROWS), i, 0,
+            _mm512_loadu_ps(x->from + i), PACKED_LINES);
+    x->from += x->ld;
+    x->to += x->half ? PACKED_ROWS : PACKED_COLUMNS;
+    x->rows--;
+}
+
 static inline void multiply(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, packed_store how,
-                            packed_ahead *ahead)
+                            packed_beside *beside)
 {
     __m512 sum[PACKED_ROWS][VECTORS];
-    packed_ahead next = *ahead;
+    packed_beside next = *beside;
     if (how != PACKED_STREAM)
         FETCH(c, ldc, _MM_HINT_T1)
 #pragma GCC unroll 8
@@ -133,6 +145,7 @@ static inline void multiply(int k, const float *a, const float *b, float *c, int
         const int until = last ? 0 : LATE;
         for (; left >= until + STRETCH; left -= STRETCH) {
             look_ahead(&next);
+            carry(&next);
 #pragma GCC unroll 8
             for (int i = 0; i < STRETCH; i++, a += PACKED_ROWS, b += PACKED_COLUMNS)
                 multiply_add(sum, a, b);
@@ -154,17 +167,17 @@ static inline void multiply(int k, const float *a, const float *b, float *c, int
             else
                 _mm512_storeu_ps(to, how == PACKED_ADD ? _mm512_add_ps(_mm512_loadu_ps(to), x) : x);
         }
-    *ahead = next;
+    *beside = next;
 }
 
 /* Compiled apart, so that none asks within its loops how it ends. */
 static void tile(int k, const float *a, const float *b, float *c, int64_t ldc, float alpha, packed_store how,
-                 packed_ahead *ahead)
+                 packed_beside *beside)
 {
     if (how == PACKED_STREAM)
-        multiply(k, a, b, c, ldc, alpha, PACKED_STREAM, ahead);
+        multiply(k, a, b, c, ldc, alpha, PACKED_STREAM, beside);
     else
-        multiply(k, a, b, c, ldc, alpha, how, ahead);
+        multiply(k, a, b, c, ldc, alpha, how, beside);
 }
 
 static void arrive(void)

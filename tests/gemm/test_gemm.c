@@ -236,19 +236,19 @@ static int launches_of(place *p, const gemm_desc *g, int how)
     return count;
 }
 
-/* Sides of C that are not whole panels, a shorter side that is packed in two parts, and a K of two turns, the last
- * ones smaller; with an epilogue behind the last. */
+/* Sides of C that are not whole panels, a shorter side that is packed in two parts, a K that pieces go through in
+ * several strips, and one of two turns, the last ones smaller; with an epilogue behind the last. */
 static void packed_cuts_products_into_panels(void)
 {
-    static const int some[][3] = {
-        { 150, 500, 65 }, { 530, 1100, 41 }, { 1100, 530, 41 }, { 8, 50, 200000 }, { 60, 40, 33000 }
-    };
+    static const int some[][3] = { { 150, 500, 65 },   { 530, 1100, 41 }, { 1100, 530, 41 }, { 130, 300, 1700 },
+                                   { 530, 600, 1000 }, { 8, 50, 200000 }, { 60, 40, 33000 } };
+    const int many = 7, short_ones = 5;
     place p;
     if (check_tiny() || !gemm_engine_named("packed") || !has_processor(" avx512dq") || !place_open(&p, "cpu", "packed"))
         return;
     int good = 1;
-    for (int i = 0; i < 5 && good; i++)
-        for (int trans = i < 3 ? 0 : 2; trans < 4 && good; trans++) {
+    for (int i = 0; i < many && good; i++)
+        for (int trans = i < short_ones ? 0 : 2; trans < 4 && good; trans++) {
             const gemm_desc g = with_gaps(some[i], trans, i);
             gemm_desc finished = g;
             finished.bias = finished.residual = 1;
@@ -640,7 +640,7 @@ static char *choice_file(dev_device *d)
 
 static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
 {
-    static const char bad[] = "geartrain gemm 4\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n"
+    static const char bad[] = "geartrain gemm 5\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n"
                               "nonsense\nnn fp32 fp32\n\0\n";
     const gemm_desc g = { .M = 300, .N = 300, .K = 300 };
     const char *first = NULL, *second = NULL;
@@ -663,7 +663,7 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
         CHECK(text && strstr(text, first));
         free(text);
         const int n = snprintf(line, sizeof line,
-                               "geartrain gemm 4\n"
+                               "geartrain gemm 5\n"
                                "nn fp32 fp32 fp32 300 300 300 1 - %s 1 0.5\n",
                                other);
         CHECK_OK(gt_file_write(path, line, (size_t)n));
@@ -692,7 +692,7 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
  * measurement; of a run's own file it is told what cannot be chosen. */
 static void what_others_measured_meanwhile_stays(void)
 {
-    static const char lost[] = "geartrain gemm 4\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n";
+    static const char lost[] = "geartrain gemm 5\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n";
     const gemm_desc g[2] = { { .M = 300, .N = 300, .K = 300 }, { .M = 310, .N = 300, .K = 300 } };
     const char *fresh[2] = { NULL, NULL }, *kept = NULL;
     gemm_context *other = NULL;
@@ -784,7 +784,7 @@ static void the_benchmark_and_the_peaks_give_plausible_numbers(void)
 /* 2 M N K a product over its seconds, the best of the storage type asked for; a batch is that many. */
 static void the_best_rate_is_that_of_the_measured_products(void)
 {
-    static const char known[] = "geartrain gemm 4\n"
+    static const char known[] = "geartrain gemm 5\n"
                                 "nt fp32 fp32 fp32 1000 1000 1000 1 - tiled %d 0.1\n"
                                 "nn fp32 fp32 fp32 1000 1000 1000 4 - tiled %d 0.2\n"
                                 "nt bf16 bf16 bf16 1000 1000 1000 1 - tiled %d 0.001\n"

@@ -446,7 +446,7 @@ static void what_others_tuned_meanwhile_stays(void)
 /* A kernel that is faster now may be the fastest: the engines of the class are measured again, those of others not. */
 static void engines_are_chosen_again_after_a_tuning(void)
 {
-    static const char known[] = "geartrain gemm 4\nnn fp32 fp32 fp32 300 300 300 1 - tiled %d 0.5\n"
+    static const char known[] = "geartrain gemm 5\nnn fp32 fp32 fp32 300 300 300 1 - tiled %d 0.5\n"
                                 "nn fp32 fp32 fp32 300 300 300 1 e tiled %d 0.5\n"
                                 "nn fp32 fp32 fp32 310 300 300 1 - tiled %d 0.5\n";
     place p;
