@@ -4,6 +4,7 @@
 #include "host/cli/rank_device.h"
 
 #include "host/base/log.h"
+#include "host/base/processors.h"
 #include "net/job/elastic.h"
 
 #include <stdio.h>
@@ -61,6 +62,19 @@ static gt_status own_device(char *out, size_t size, int place, int places)
     return GT_OK;
 }
 
+/* Ranks that have a processor's parts compute in as many threads together as there are processors. But a driver, oneDNN
+ * and the pools of products each have threads of their own, which wait for each other in turn, and a thread that is
+ * woken while its last processor computes for another rank waits there for milliseconds, and its own one with it. */
+static void keep_to_part(const dev_info *d)
+{
+    if (d->kind != DEV_CPU || !d->parts)
+        return;
+    const int units = d->compute_units;
+    if (gt_processors_keep(d->part * units, units, d->parts * units))
+        gt_log(GT_LOG_DEBUG, "device", "%s: keeps to its part of the processors, number %d of %d", d->id, d->part,
+               d->parts);
+}
+
 gt_status rank_device_open(dev_device **out, const char *devices, net_comm *c)
 {
     int places, place = net_elastic_place(&places);
@@ -82,6 +96,8 @@ gt_status rank_device_open(dev_device **out, const char *devices, net_comm *c)
         st = places > 1 ? own_device(own, sizeof own, place, places) : GT_OK;
     if (!st)
         st = dev_open(out, !devices && places == 1 ? NULL : spec);
+    if (!st && places > 1)
+        keep_to_part(dev_info_of(*out));
     dev_specs_free(specs, count);
     return st;
 }

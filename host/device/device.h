@@ -82,6 +82,7 @@ typedef struct dev_info {
     int host_clock;             /* of an opened one: its events' stamps are wrong, so all times
                                  * are the host's                               */
     int sub_devices_max;
+    int part, parts;            /* of an opened one: which of so many equal ones; parts 0: the whole device */
 } dev_info;
 
 /* All devices of all platforms, in the platforms' order. *out is freed with free(). No

@@ -203,6 +203,8 @@ static gt_status take_part(dev_device *d, const spec *s, const char *text)
         return gt_fail(GT_NOT_FOUND, "device '%s': there are only %u such parts", text, n);
     d->id = parts[s->part];
     d->info.compute_units = units;
+    d->info.part = s->part;
+    d->info.parts = s->parts;
     return GT_OK;
 }
 

@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/base/test_activity.c - what long work says of itself, stopping it, and loops on all cores. */
+/* tests/base/test_activity.c - what long work says of itself, stopping it, loops on all cores, and keeping to some. */
 #include "tests/check.h"
 
 #include "host/base/activity.h"
+#include "host/base/processors.h"
 #include "host/base/random.h"
 #include "host/base/stop.h"
 #include "host/base/workers.h"
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static int ends;
 
@@ -105,6 +110,70 @@ static void every_turn_is_made_once(void)
     CHECKF(wrong == 0, "%zu turns", wrong);
 }
 
+/* What a thread may run on when it is let look. */
+typedef struct early_thread {
+    pthread_mutex_t lock;
+    cpu_set_t may;
+} early_thread;
+
+static void *look_when_let(void *context)
+{
+    early_thread *t = context;
+    pthread_mutex_lock(&t->lock);
+    CPU_ZERO(&t->may);
+    sched_getaffinity(0, sizeof t->may, &t->may);
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+/* In a process of its own: 0 if all threads, begun before and after, have the last processor of `all` alone. */
+static int keep_to_the_last(int all)
+{
+    cpu_set_t before, now;
+    early_thread t = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    pthread_t early, late;
+    int last = -1;
+    sched_getaffinity(0, sizeof before, &before);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        last = CPU_ISSET((size_t)cpu, &before) ? cpu : last;
+    pthread_mutex_lock(&t.lock);
+    if (pthread_create(&early, NULL, look_when_let, &t))
+        return 1;
+    if (gt_processors_keep(0, 1, all + 1) || gt_processors_keep(all - 1, 2, all) || gt_processors_keep(0, 0, all))
+        return 2;
+    sched_getaffinity(0, sizeof now, &now);
+    if (!CPU_EQUAL(&now, &before))
+        return 3;
+    if (!gt_processors_keep(all - 1, 1, all))
+        return 4;
+    CPU_ZERO(&before);
+    CPU_SET((size_t)last, &before);
+    sched_getaffinity(0, sizeof now, &now);
+    if (!CPU_EQUAL(&now, &before))
+        return 5;
+    pthread_mutex_unlock(&t.lock);
+    pthread_join(early, NULL);
+    if (!CPU_EQUAL(&t.may, &before))
+        return 6;
+    if (pthread_create(&late, NULL, look_when_let, &t))
+        return 1;
+    pthread_join(late, NULL);
+    return CPU_EQUAL(&t.may, &before) ? 0 : 7;
+}
+
+static void a_process_keeps_to_its_processors(void)
+{
+    cpu_set_t may;
+    int status = -1;
+    CHECK(sched_getaffinity(0, sizeof may, &may) == 0);
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0)
+        _exit(keep_to_the_last(CPU_COUNT(&may)));
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECKF(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
+}
+
 /* The bits are those of the textbook's formula with the C library's functions, and those of a part
  * are those of the whole. */
 static void normal_numbers_have_the_formulas_bits(void)
@@ -157,6 +226,12 @@ static void normal_numbers_have_the_formulas_bits(void)
     free(x);
 }
 
-const check_case check_cases[] = { CASE(the_innermost_is_the_detail),           CASE(another_thread_shows_nothing),
-                                   CASE(a_wish_to_stop_reaches_whoever_counts), CASE(every_turn_is_made_once),
-                                   CASE(normal_numbers_have_the_formulas_bits), { 0 } };
+const check_case check_cases[] = {
+    CASE(the_innermost_is_the_detail),
+    CASE(another_thread_shows_nothing),
+    CASE(a_wish_to_stop_reaches_whoever_counts),
+    CASE(every_turn_is_made_once),
+    CASE(a_process_keeps_to_its_processors),
+    CASE(normal_numbers_have_the_formulas_bits),
+    { 0 }
+};

@@ -180,7 +180,14 @@ all_refuse "--plan and another batch" 2 1 "'planned.json' is for batches of 8, n
 
 # ---- what a run says and leaves ---------------------------------------------------------------------
 
+GT_LOG=device:debug
+export GT_LOG
 train shown $two --stages 2 --replicas 1 --schedule 1f1b
+unset GT_LOG
+if [ "$(nproc)" -ge 2 ]; then
+    check "each rank keeps to its part of the processors" [ "$(grep -o 'its part of the processors, number [01] of 2$' \
+        stderr | sort -u | wc -l)" -eq 2 ]
+fi
 check "a line a rank says what it holds" [ "$(grep -c '^        rank [01]   cpu:0.[01]/2 .*stage [01]' stderr)" -eq 2 ]
 check "predicted and measured are compared" grep -Eq '^plan    predicted [0-9.]+ ms a step.*, measured [0-9.]+ ms' stderr
 check "step lines tell the balance" \
