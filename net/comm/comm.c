@@ -218,9 +218,10 @@ static void sleep_until_news(net_comm *c)
 int comm_yield(net_comm *c)
 {
     enum { LONG = 100000, WAITS = 64 };
-    const uint64_t before = gt_now_ns();
+    const int may_sleep = c->config->spin == UINT64_MAX;    /* else it was said how long to poll */
+    const uint64_t before = may_sleep ? gt_now_ns() : 0;
     sched_yield();
-    const int away = gt_now_ns() - before > LONG;
+    const int away = may_sleep && gt_now_ns() - before > LONG;
     if (away)
         atomic_store_explicit(&c->sleep_next, WAITS, memory_order_relaxed);
     return away;
