@@ -59,7 +59,7 @@ typedef struct cut {
     int longer, shorter;
     int step;                   /* lines of the longer side that a piece is made of      */
     int wide;                   /* lines of a panel of the shorter side                  */
-    int part;                   /* of the shorter side, packed at once; a multiple of LINES */
+    int part;                   /* of the shorter side, packed at once; a multiple of `wide` */
     int depth;                  /* of k, that a panel has                                */
     int strip;                  /* of k, that a piece goes through: a multiple of depth  */
     int turn;                   /* so many strips are packed at once                     */
