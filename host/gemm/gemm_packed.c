@@ -67,7 +67,8 @@ typedef struct cut {
 } cut;
 
 /* Through all of k at once, a piece of few lines fetches more of what is packed together, which is more than the cache
- * of a core holds, than its part of C is: then k goes on when all pieces have been through a depth of it. */
+ * of a core holds, than its part of C is: then k goes on when all pieces have been through a depth of it. The number is
+ * measured: 1024 x 768 x 3072 (5.3 times as deep) gains 5 %, 1536 x 1536 x 1536 (4 times) loses as much. */
 static cut cut_of(const gemm_desc *g, int threads)
 {
     cut x = { .tall = g->M > g->N };
@@ -80,7 +81,7 @@ static cut cut_of(const gemm_desc *g, int threads)
     const int most = least(DEPTH, SHARED / x.part);
     x.depth = round_up(ceiling(g->K, ceiling(g->K, most)), DEPTH_STEP);
     const int deep = ceiling(g->K, x.depth), together = TOGETHER / x.part / x.depth;
-    const int through = 2 * x.piece < x.depth || together < 1 ? 1 : least(together, deep);
+    const int through = 4 * x.piece < x.depth || together < 1 ? 1 : least(together, deep);
     x.strip = x.depth * through;
     const int strips = ceiling(x.shorter, x.part) * ceiling(deep, through), turn = together / through;
     x.turn = turn < 1 ? 1 : least(turn, strips);
